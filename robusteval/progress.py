@@ -1,0 +1,25 @@
+"""How long work tells that it goes on. The command line supplies the displays."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a long loop reports to. Never asked to do so more than a few times a second by the callee."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """A stage of ``total`` units starts (units: training steps or evaluated batches)."""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """``amount`` more units are done; ``note`` replaces the text beside the bar when not empty."""
+
+
+class Silent:
+    """Reports nothing."""
+
+    def begin(self, stage: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Nothing."""

@@ -1,0 +1,142 @@
+"""What is written about a run: typed, versioned, without a number that is not finite.
+
+Accuracies and errors are fractions in [0, 1]; percent appears in renderers only.
+A value that could not be had is None with a note, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+"""Raised when a record's meaning changes; a reader refuses a newer one."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Scalar = str | int | Finite | bool
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataRef(Record):
+    """Which images: name, split, number, content digest (`robusteval.data`), and whether the digest is a known one."""
+
+    name: str
+    split: Literal["train", "test"]
+    n: int
+    digest: str
+    verified: bool
+
+
+class Measurement(Record):
+    """One number with its uncertainty, its place and its trust verdict.
+
+    Attributes:
+        task, metric: e.g. ``pgd``, ``robust_accuracy``.
+        value: a fraction in [0, 1] for accuracies; None when it could not be measured (``note`` says why).
+        n: independent samples behind the value (images, not image-corruption pairs).
+        low, high: 95 % interval (method: `robusteval.stats`).
+        where: what distinguishes it, e.g. branch, attack_branch, corruption, severity, norm, epsilon, steps.
+        outcomes: key of its per-sample outcomes in the task's ``.npz``, if they were stored.
+    """
+
+    task: str
+    metric: str
+    value: Finite | None
+    n: int
+    low: Finite | None = None
+    high: Finite | None = None
+    where: dict[str, Scalar] = {}
+    trust: Literal["ok", "flagged", "unchecked"] = "unchecked"
+    reasons: tuple[str, ...] = ()
+    note: str = ""
+    outcomes: str | None = None
+
+
+class Provenance(Record):
+    """What produced the record."""
+
+    robusteval: str
+    commit: str | None
+    python: str
+    packages: dict[str, str]
+    platform: str
+    cpu: str
+    device: str
+    threads: int
+    precision: str
+    created: str
+    command: tuple[str, ...]
+
+
+class Cost(Record):
+    """What training cost (totals over the run, resumed parts included).
+
+    Attributes:
+        wall_s: seconds by phase: ``train`` (all of the loop), of which ``attack`` and ``data``; ``eval``.
+        images: training images seen (epochs x images per epoch).
+        forward, backward: samples passed forward/backward through each branch.
+        flops: floating-point operations of convolutions and matrix products, 2 per multiply-add, counted.
+        peak_memory_bytes: device memory allocated (GPU) or resident set (CPU), the highest seen; None if unknown.
+    """
+
+    wall_s: dict[str, Finite]
+    images: int
+    forward: dict[str, int]
+    backward: dict[str, int]
+    flops: int
+    peak_memory_bytes: int | None
+    device: str
+    threads: int
+    precision: str
+
+
+class Epoch(Record):
+    """The means of one epoch's logged scalars, and the learning rate at its end."""
+
+    epoch: int
+    logs: dict[str, Finite]
+    lr: Finite
+
+
+class Run(Record):
+    """One cell: a method trained on a data set with an architecture and a seed."""
+
+    schema_version: int = SCHEMA
+    id: str
+    label: str
+    method: str
+    options: dict[str, Any]
+    training: dict[str, Any]
+    dataset: str
+    architecture: str
+    seed: int
+    status: Literal["running", "done", "failed"]
+    branches: tuple[str, ...]
+    deployed: str
+    parameters: int
+    train_data: DataRef
+    cost: Cost | None = None
+    weights_sha256: str | None = None
+    provenance: Provenance
+    error: str | None = None
+
+
+class TaskRecord(Record):
+    """The measurements of one task on one run's weights."""
+
+    schema_version: int = SCHEMA
+    task: str
+    version: int
+    key: str
+    options: dict[str, Any]
+    test_data: DataRef
+    weights_sha256: str
+    measurements: tuple[Measurement, ...]
+    wall_s: Finite
+    provenance: Provenance
