@@ -1,0 +1,48 @@
+"""Train and eval mode for a while, every module's own flag restored (a blanket ``train()`` wakes frozen teachers)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+AttackMode = Literal["eval", "train", "train-frozen-stats"]
+"""The statistics BatchNorm uses while an adversarial example is sought: the running ones; those of the batch,
+updating the running ones as a training pass would; those of the batch, updating nothing."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A context in which every module is in eval mode: BatchNorm uses running statistics and updates none."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in before:
+            module.training = False
+        yield
+    finally:
+        for module, flag in before:
+            module.training = flag
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """A context in which BatchNorm layers in train mode use batch statistics without updating the running ones."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+    before = [(norm, norm.track_running_stats) for norm in norms]
+    try:
+        for norm, _ in before:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm, flag in before:
+            norm.track_running_stats = flag
+
+
+def attack_mode(model: nn.Module, mode: AttackMode) -> AbstractContextManager[None]:
+    """The context for an attack; ``train`` leaves the model as it is."""
+    if mode == "eval":
+        return evaluating(model)
+    return frozen_statistics(model) if mode == "train-frozen-stats" else nullcontext()
