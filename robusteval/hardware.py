@@ -1,0 +1,51 @@
+"""The device and the precision that computations run in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from robusteval.errors import UserError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``auto`` is a GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--device: {name!r} cannot be used here ({reason}); allowed: auto, cpu, cuda, cuda:N"
+        ) from None
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the device as its maker writes it; ``cpu`` for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def choose_precision(setting: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+    """The precision of autocast: ``auto`` is bfloat16 where the device computes in it, else float32."""
+    if setting != "auto":
+        return setting
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # Emulated bfloat16 is slower than float32: only CPUs with instructions for it gain.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if device.type == "cpu" and native else "float32"
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """The context in which convolutions and matrix products run in that precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

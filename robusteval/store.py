@@ -1,0 +1,169 @@
+"""What a run folder holds, typed: records as JSON, weights as safetensors, per-sample outcomes as npz.
+
+The files and their digests are the business of `robusteval.manifest`; nothing here writes past it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from robusteval.errors import UserError
+from robusteval.manifest import Busy, Damaged, locked, names, read_bytes, remove, replace, tidy, write_bytes
+from robusteval.records import SCHEMA, Epoch, Record, Run, TaskRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Busy",
+    "Damaged",
+    "History",
+    "StoredRun",
+    "find_runs",
+    "load_run",
+    "locked",
+    "names",
+    "read_arrays",
+    "read_bytes",
+    "read_record",
+    "read_tensors",
+    "remove",
+    "replace",
+    "tidy",
+    "write_arrays",
+    "write_bytes",
+    "write_record",
+    "write_tensors",
+]
+
+R = TypeVar("R", bound=Record)
+
+RUN = "run.json"
+HISTORY = "history.json"
+WEIGHTS = "weights.safetensors"
+DEPLOYED = "deployed.safetensors"
+TASKS = "tasks/"
+
+
+class History(Record):
+    """The epochs of a run so far."""
+
+    schema_version: int = SCHEMA
+    epochs: tuple[Epoch, ...]
+
+
+def write_record(folder: Path, name: str, record: Record) -> str:
+    """The sha256 of a record written as JSON; a number that is not finite is a programming error (ValueError)."""
+    # Not pydantic's own JSON: it writes a NaN as null.
+    text = json.dumps(record.model_dump(), allow_nan=False, indent=1, ensure_ascii=False)
+    return write_bytes(folder, name, text.encode())
+
+
+def read_record(folder: Path, name: str, cls: type[R]) -> R:
+    """The record that was written.
+
+    Raises:
+        Damaged: the file is not what was written.
+        UserError: a newer robusteval wrote it, or it was never completely written.
+    """
+    path = folder / name
+    raw = json.loads(read_bytes(folder, name))
+    version = raw.get("schema_version", SCHEMA)
+    if version > SCHEMA:
+        raise UserError(
+            f"{path}: written by a newer robusteval (record schema {version}); "
+            f"upgrade robusteval to read it; this one reads schemas up to {SCHEMA}"
+        )
+    try:
+        return cls.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: not a {cls.__name__} record: {place}: {first['msg']}") from None
+
+
+def write_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
+    """The sha256 of tensors and a few strings written as safetensors; equal contents give equal digests."""
+    from safetensors.torch import save
+
+    # One metadata entry only: the format's writer puts several in random order.
+    packed = {"robusteval": json.dumps(dict(meta), sort_keys=True)}
+    plain = {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
+    return write_bytes(folder, name, save(plain, packed))
+
+
+def read_tensors(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors (on the CPU) and the strings that `write_tensors` was given."""
+    from safetensors.torch import load
+
+    data = read_bytes(folder, name)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return load(data), json.loads(header["__metadata__"]["robusteval"])
+
+
+def write_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """The sha256 of named arrays written as ``.npz``; equal contents give equal digests (no time of day inside)."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, array in arrays.items():
+            packed = io.BytesIO()
+            np.lib.format.write_array(packed, np.asarray(array), allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            archive.writestr(entry, packed.getvalue(), zipfile.ZIP_DEFLATED)
+    return write_bytes(folder, name, file.getvalue())
+
+
+def read_arrays(folder: Path, name: str) -> dict[str, np.ndarray[Any, Any]]:
+    """The named arrays that `write_arrays` was given."""
+    with np.load(io.BytesIO(read_bytes(folder, name)), allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run folder, read."""
+
+    folder: Path
+    run: Run
+    history: tuple[Epoch, ...]
+    tasks: tuple[TaskRecord, ...]
+
+    def outcomes(self, task_key: str, key: str) -> np.ndarray[Any, Any]:
+        """The per-sample outcomes of one measurement, bool (n,), True = right.
+
+        Args:
+            task_key: the `TaskRecord.key`.
+            key: the `Measurement.outcomes`.
+        """
+        return read_arrays(self.folder, f"{TASKS}{task_key}.npz")[key]
+
+
+def load_run(folder: Path) -> StoredRun:
+    """One run folder, with the tasks that were finished, in the order of their keys."""
+    there = names(folder)
+    run = read_record(folder, RUN, Run)
+    history = read_record(folder, HISTORY, History).epochs if HISTORY in there else ()
+    finished = [name for name in there if name.startswith(TASKS) and name.endswith(".json")]
+    tasks = tuple(read_record(folder, name, TaskRecord) for name in finished)
+    return StoredRun(folder, run, history, tasks)
+
+
+def find_runs(root: Path) -> list[StoredRun]:
+    """The runs in an output folder (``root/runs/*``), in a folder of runs (``root/*``) or at ``root``, by id.
+
+    Raises:
+        Damaged: a file of a run is not what was written.
+        UserError: a newer robusteval wrote one of them.
+    """
+    places = [root, *root.glob("*"), *root.glob("runs/*")]
+    runs = [load_run(folder) for folder in places if RUN in names(folder)]
+    return sorted(runs, key=lambda stored: stored.run.id)

@@ -1,0 +1,274 @@
+"""The training loop: batches to steps, metered, checkpointed, resumed bit for bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robusteval.checkpoints import Checkpoint, load, save
+from robusteval.cost import Meter, timed
+from robusteval.data import ImageSet
+from robusteval.data.augment import Augment, augment
+from robusteval.data.batches import epoch_batches
+from robusteval.errors import UserError
+from robusteval.hardware import autocast, choose_precision, device_name
+from robusteval.method import Batch, Method
+from robusteval.optimization import Averages, learning_rate, make_optimizer, named_state, reestimate, restore_state
+from robusteval.progress import Progress, Silent
+from robusteval.randomness import Stream
+from robusteval.records import Cost, Epoch
+from robusteval.training import Training
+
+
+class Diverged(RuntimeError):
+    """The loss or a weight is not a finite number any more; the run has failed and nothing of it is evaluated."""
+
+
+class Trained(NamedTuple):
+    """What training gives.
+
+    Attributes:
+        model: the wrapped model, with averaged weights where the options ask for them.
+        history: the logs of every epoch.
+        cost: totals over all parts of a resumed run.
+    """
+
+    model: nn.Module
+    history: tuple[Epoch, ...]
+    cost: Cost
+
+
+def train(
+    network: nn.Module,
+    method: Method,
+    data: ImageSet,
+    training: Training,
+    *,
+    seed: int,
+    device: torch.device,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """The network trained by the method.
+
+    Args:
+        network: float (B, 3, H, W) in [0, 1] to logits; changed in place.
+        method: what a step does.
+        data: the training images; the last, incomplete batch of an epoch is left out.
+        training: optimizer, schedule, augmentation, ...
+        seed: of order, augmentation and the method's draws (the caller seeds the initial weights).
+        device: where to train.
+        folder: where checkpoints are written and looked for; None trains without them.
+        progress: is told of every step.
+
+    Raises:
+        Diverged: a loss or weight is not finite.
+        UserError: fewer images than a batch holds; a damaged checkpoint.
+    """
+    return _Loop(network, method, data, training, seed, device, folder, progress or Silent()).run()
+
+
+class _Loop:
+    """The state of one training: model, optimizer, averages, meter, logs, and the step it has reached."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        method: Method,
+        data: ImageSet,
+        training: Training,
+        seed: int,
+        device: torch.device,
+        folder: Path | None,
+        progress: Progress,
+    ) -> None:
+        self.steps_per_epoch = len(data.labels) // training.batch_size
+        if not self.steps_per_epoch:
+            raise UserError(
+                f"training.batch_size: {training.batch_size} is more than the {len(data.labels)} training images "
+                f"of {data.name}; allowed: 1 to {len(data.labels)}"
+            )
+        self.steps = training.epochs * self.steps_per_epoch
+        self.method, self.data, self.training, self.device = method, data, training, device
+        self.stream, self.folder, self.progress = Stream.of(seed), folder, progress
+        self.precision = choose_precision(training.precision, device)
+        layout = torch.channels_last if training.channels_last else torch.contiguous_format
+        self.network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.model = method.wrap(self.network).to(device).train()
+        self.optimizer = make_optimizer(self.model, training)
+        self.averages = Averages(training, steps=self.steps)
+        self.meter = Meter(self.network, device)
+        self.images, self.labels = data.images.to(device), data.labels.to(device)
+        self.augment = Augment(crop_padding=training.crop_padding, flip=training.flip, cutout=training.cutout)
+        self.mean = _mean_colour(data.images) if training.cutout else (0.0, 0.0, 0.0)  # what cutout paints
+        self.step = 0
+        self.history: list[Epoch] = []
+        self.sums: dict[str, Tensor] = {}
+
+    def run(self) -> Trained:
+        """Trains from the checkpoint, if there is one, to the end."""
+        self._resume()
+        self.progress.begin("train", self.steps)
+        self.progress.advance(self.step)
+        saved = told = time.monotonic()
+        counted = False
+        with self.meter.running():
+            while self.step < self.steps:
+                epoch, first = divmod(self.step, self.steps_per_epoch)
+                for rows in self._order(epoch, first):
+                    starts = self.step % self.steps_per_epoch == 0
+                    loss = self._train_step(epoch, rows, fresh=starts or not counted)
+                    counted, note = True, ""
+                    if time.monotonic() - told > 1:  # reading the loss waits for the GPU: once a second only
+                        told, note = time.monotonic(), f"loss {loss.item():.3f}"
+                    if self.step % self.steps_per_epoch == 0:
+                        self._end_epoch(epoch)  # before a checkpoint, which knows no half-ended epoch
+                    self.progress.advance(note=note)
+                    if time.monotonic() - saved > self.training.checkpoint_seconds:
+                        self._save()
+                        saved = time.monotonic()
+        model = self._finished()
+        return Trained(model, tuple(self.history), self._cost())
+
+    def _order(self, epoch: int, first: int) -> Iterator[Tensor]:
+        """The batches of an epoch from one on: image positions (B,)."""
+        batches = epoch_batches(
+            len(self.labels), self.training.batch_size, self.stream.at("order", epoch), drop_last=True
+        )
+        for i, rows in enumerate(batches):
+            if i >= first:
+                yield rows.to(self.device, non_blocking=True)
+
+    def _batch(self, epoch: int, step: int, rows: Tensor, part: int = 0) -> Batch:
+        """The augmented images of some rows."""
+        with timed("data"):
+            rng = self.stream.at("augment", epoch)
+            x = augment(self.images.index_select(0, rows), rows, rng, self.augment, fill=self.mean)
+            if self.training.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            return Batch(
+                x=x,
+                y=self.labels[rows],
+                index=rows,
+                rng=self.stream.at("step", step, part),
+                classes=len(self.data.classes),
+            )
+
+    def _train_step(self, epoch: int, rows: Tensor, *, fresh: bool) -> Tensor:
+        """One optimizer step; its loss, still on the device."""
+        parts = rows.chunk(self.training.accumulate)
+        with self.meter.timed("train"), self.meter.counting_flops(fresh=fresh):
+            lr = learning_rate(
+                self.step, steps=self.steps, steps_per_epoch=self.steps_per_epoch, training=self.training
+            )
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            for i, part in enumerate(parts):
+                share = len(part) / len(rows)
+                self._log(self._method_step(self.model, self._batch(epoch, self.step, part, i), share), share)
+            if self.training.grad_clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.training.grad_clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.averages.update(self.model, self.step)
+        self.step += 1
+        return self.sums["loss"] / (self.step - epoch * self.steps_per_epoch)
+
+    def _method_step(self, model: nn.Module, batch: Batch, share: float) -> dict[str, Tensor]:
+        def backward(loss: Tensor) -> None:
+            torch.autograd.backward(loss if share == 1 else loss * share)
+
+        with autocast(self.precision, self.device):
+            return self.method.step(model, batch, backward)
+
+    def _log(self, logs: dict[str, Tensor], share: float) -> None:
+        for key, value in logs.items():
+            added = value.detach().float() * share
+            self.sums[key] = self.sums[key] + added if key in self.sums else added
+
+    def _check(self) -> None:
+        """Fails when a logged sum is not finite: a loss that was NaN once stays in its sum."""
+        for key, value in self.sums.items():
+            if not torch.isfinite(value):
+                epoch = (self.step - 1) // self.steps_per_epoch
+                raise Diverged(f"{key} is not finite in epoch {epoch + 1} (by step {self.step} of {self.steps})")
+
+    def _end_epoch(self, epoch: int) -> None:
+        self._check()
+        logs = {key: float(value) / self.steps_per_epoch for key, value in self.sums.items()}
+        self.sums = {}
+        self.history.append(Epoch(epoch=epoch + 1, logs=logs, lr=self.optimizer.param_groups[0]["lr"]))
+        self.method.epoch(self.model, logs)
+
+    def _finished(self) -> nn.Module:
+        """The model as it is judged: averaged weights, if any, with statistics of their own."""
+        if any(not torch.isfinite(p).all() for p in self.model.state_dict().values()):
+            raise Diverged("a weight or running statistic is not finite after the last step")
+        model = self.averages.applied(self.model)
+        if model is not self.model:
+            epoch = self.training.epochs  # an order and augmentation that training did not see
+            rows = list(self._order(epoch, 0))[: self.training.bn_reestimate_batches]
+
+            def run_step(numbered: tuple[int, Tensor]) -> None:
+                self._method_step(model, self._batch(epoch, self.steps + numbered[0], numbered[1]), 1.0)
+                model.zero_grad(set_to_none=True)
+
+            reestimate(model, enumerate(rows), run_step)
+        return model
+
+    def _cost(self) -> Cost:
+        return Cost(
+            wall_s=dict(self.meter.seconds),
+            images=self.steps * self.training.batch_size,
+            forward=dict(self.meter.forward),
+            backward=dict(self.meter.backward),
+            flops=self.meter.flops,
+            peak_memory_bytes=self.meter.peak_memory_bytes,
+            device=device_name(self.device),
+            threads=torch.get_num_threads(),
+            precision=self.precision,
+        )
+
+    def _save(self) -> None:
+        """Writes a checkpoint; a run whose loss is not finite fails here instead."""
+        if self.folder is None:
+            return
+        self._check()
+        tensors = {
+            "model": self.model.state_dict(),
+            "optimizer": named_state(self.model, self.optimizer),
+            "average": self.averages.weights,
+            "sum": self.sums,
+        }
+        values = {
+            "step": self.step,
+            "averaged": self.averages.count,
+            "history": [epoch.model_dump() for epoch in self.history],
+            "meter": self.meter.state(),
+        }
+        save(self.folder, Checkpoint(tensors, values))
+
+    def _resume(self) -> None:
+        found = load(self.folder) if self.folder is not None else None
+        if found is None:
+            return
+        self.model.load_state_dict(dict(found.tensors["model"]))
+        restore_state(self.model, self.optimizer, found.tensors["optimizer"])
+        self.averages.restore(self.model, found.tensors["average"], found.values["averaged"])
+        self.sums = {name: value.to(self.device) for name, value in found.tensors["sum"].items()}
+        self.history = [Epoch.model_validate(epoch) for epoch in found.values["history"]]
+        self.step = found.values["step"]
+        self.meter.restore(found.values["meter"])
+
+
+def _mean_colour(images: Tensor) -> tuple[float, float, float]:
+    """The mean of each channel in [0, 1], exactly, without a float copy of the images."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = (torch.bincount(images[:, channel].flatten(), minlength=256).double() for channel in range(3))
+    red, green, blue = (float(count @ levels / count.sum()) for count in counts)
+    return red, green, blue
