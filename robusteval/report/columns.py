@@ -1,0 +1,158 @@
+"""Which measurements make a column of the leaderboard, what the column is called and what it means.
+
+Two measurements share a column only if they agree in everything but the branch: official and generated
+corruptions, or two attacks, never meet in one column.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from robusteval.records import Measurement, Scalar
+from robusteval.report.text import TIMES, clean
+
+Identity = tuple[str, str, tuple[tuple[str, Scalar], ...]]
+"""Task, metric, and the sorted items of ``where`` without the branches."""
+
+Kind = Literal["clean", "corruption", "error", "h_score", "attack"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A score of the leaderboard.
+
+    Attributes:
+        key: its name in CSV files.
+        label, short: its name for readers, and where space is scarce.
+        kind: what it is.
+        definition: what it means, one or two sentences.
+        measured: the quantity that it shows or that it is computed from.
+        source: the key of the column that this one is computed from; None when it is measured.
+        better: 1 where more is better, -1 where less is.
+    """
+
+    key: str
+    label: str
+    short: str
+    kind: Kind
+    definition: str
+    measured: Identity
+    source: str | None = None
+    better: Literal[1, -1] = 1
+
+
+def identity(measurement: Measurement) -> Identity:
+    """What makes a measurement the same quantity in two runs and branches."""
+    items = ((key, value) for key, value in measurement.where.items() if key not in ("branch", "attack_branch"))
+    return measurement.task, measurement.metric, tuple(sorted(items))
+
+
+def direct(measurement: Measurement) -> bool:
+    """Whether the attack, if any, went through the branch that is judged (else it is a transfer attack)."""
+    where = measurement.where
+    return where.get("attack_branch", where.get("branch")) == where.get("branch")
+
+
+def attack_name(task: str, where: Mapping[str, Scalar]) -> str:
+    """An attack the way the field writes it.
+
+    >>> attack_name("pgd", {"norm": "Linf", "epsilon": "8/255", "steps": 20, "restarts": 1, "loss": "ce"})
+    'PGD-20 Linf 8/255'
+    """
+    name = task.upper() if len(task) <= 4 else task.capitalize()
+    parts = [f"{name}-{where['steps']}" if "steps" in where else name]
+    parts += [str(where[key]) for key in ("norm", "epsilon") if key in where]
+    if where.get("restarts", 1) != 1:
+        parts.append(f"{where['restarts']} restarts")
+    if where.get("loss", "ce") != "ce":
+        parts.append(f"{where['loss']} loss")
+    return clean(" ".join(parts))
+
+
+def _short(one: Identity) -> str | None:
+    """The short key of a leaderboard quantity; None for what the leaderboard does not show."""
+    task, metric, items = one
+    where = dict(items)
+    if metric == "robust_accuracy":
+        return attack_name(task, where)
+    if (task, metric) == ("clean", "accuracy"):
+        return "clean_accuracy"
+    if (task, metric) == ("corruption", "mean_accuracy"):
+        grid = f"{where.get('corruptions')}x{where.get('severities')}"
+        return f"corruption_accuracy_{clean(where.get('source'))}" + ("" if grid == "15x5" else f"_{grid}")
+    return None
+
+
+def _varying(group: Iterable[Identity]) -> set[str]:
+    """The keys of ``where`` in which the identities differ."""
+    values: dict[str, set[str]] = defaultdict(set)
+    tables = [dict(one[2]) for one in group]
+    for key in {key for table in tables for key in table}:
+        values[key] = {repr(table.get(key)) for table in tables}
+    return {key for key, seen in values.items() if len(seen) > 1}
+
+
+def names(measurements: Iterable[Measurement]) -> dict[Identity, str]:
+    """The column key of every leaderboard quantity; what shares a short key is told apart by what differs."""
+    groups: dict[str, set[Identity]] = defaultdict(set)
+    for one in {identity(m) for m in measurements}:
+        short = _short(one)
+        if short is not None:
+            groups[short].add(one)
+    found: dict[Identity, str] = {}
+    for short, group in groups.items():
+        varying = sorted(_varying(group))
+        for one in group:
+            details = ", ".join(f"{key}={clean(dict(one[2]).get(key))}" for key in varying)
+            found[one] = f"{short} ({details})" if details else short
+    return found
+
+
+def columns(named: Mapping[Identity, str]) -> tuple[Column, ...]:
+    """The leaderboard's scores in their order: clean, corruption (accuracy, error, H-score), attacks."""
+    found: list[Column] = []
+    for one in sorted(named, key=lambda one: (one[1] == "robust_accuracy", one[0] != "clean", named[one])):
+        key, where = named[one], dict(one[2])
+        if one[0] == "clean":
+            text = "Share of the unchanged test images that are classified right."
+            found.append(Column(key, "Clean accuracy", "Clean", "clean", text, one))
+        elif one[1] == "robust_accuracy":
+            found.append(Column(key, key, key, "attack", _attack_text(where), one))
+        else:
+            found += _corruption_columns(key, one)
+    return tuple(found)
+
+
+def _attack_text(where: Mapping[str, Scalar]) -> str:
+    details = ", ".join(f"{clean(key)} {clean(value)}" for key, value in where.items())
+    return (
+        f"Share of the test images that are classified right both unchanged and under the attack ({details}), "
+        "which goes through the branch that is judged. An attack can only overestimate robustness."
+    )
+
+
+def _corruption_columns(key: str, one: Identity) -> list[Column]:
+    where = dict(one[2])
+    grid = f"{where.get('corruptions')} corruptions {TIMES} {where.get('severities')} severities"
+    # The tail tells the source, and the grid where it is not the benchmark's.
+    tail = key.removeprefix("corruption_accuracy")
+    shown = f"({tail[1:].replace('_', ', ')})"
+    files = (
+        "images corrupted by this program, which are not the published CIFAR-C files"
+        if where.get("source") == "generated"
+        else "the published corrupted images"
+    )
+    mean = f"Plain mean of the accuracy over {grid}, on {files}."
+    error = f"1 \N{MINUS SIGN} corruption accuracy: the unnormalised mCE over {grid}; not divided by AlexNet's errors."
+    harmonic = (
+        "Harmonic mean of clean accuracy and corruption accuracy. The ends of its interval are the H-scores of "
+        "their lower and of their upper ends, so it covers at least as often as theirs."
+    )
+    return [
+        Column(key, f"Corruption accuracy {shown}", "Corrupted", "corruption", mean, one),
+        Column(f"corruption_error{tail}", f"Corruption error {shown}", "Corr. error", "error", error, one, key, -1),
+        Column(f"h_score{tail}", f"H-score {shown}", "H-score", "h_score", harmonic, one, key),
+    ]

@@ -1,0 +1,148 @@
+"""What a run's training cost, per image and relative to plain training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from robusteval.records import Cost, Run
+
+REFERENCE = "standard"
+"""The method that relative costs are relative to."""
+
+
+@dataclass(frozen=True)
+class CostLine:
+    """The cost of a run's training; None is unknown.
+
+    Attributes:
+        forward, backward: passes per training image, by branch.
+        flops: of the whole training.
+        flops_relative: ``flops`` over those of the reference.
+        wall_s: seconds by phase: ``train`` (all of the loop), of which ``attack`` and ``data``.
+        wall_relative: seconds of training over those of the reference on the same machine.
+        reference: the id of the run that this one is compared with, the first of them if there are several.
+    """
+
+    forward: Mapping[str, float]
+    backward: Mapping[str, float]
+    images: float
+    flops: float
+    flops_relative: float | None
+    wall_s: Mapping[str, float]
+    wall_relative: float | None
+    peak_memory_bytes: float | None
+    reference: str | None
+
+    @property
+    def forward_total(self) -> float | None:
+        """Forward passes per training image; None when none was counted."""
+        return sum(self.forward.values()) if self.forward else None
+
+    @property
+    def backward_total(self) -> float | None:
+        """Backward passes per training image, the papers' cost in multiples of N; None when none was counted."""
+        return sum(self.backward.values()) if self.backward else None
+
+
+def trained(run: Run) -> bool:
+    """Whether training finished (an evaluation may still have failed): its cost is then that of a whole training."""
+    return run.weights_sha256 is not None
+
+
+def references(run: Run, runs: Sequence[Run]) -> list[Run]:
+    """The plain runs whose training finished, on the same images, architecture and device.
+
+    Those with the same training options if there are such, so that a longer schedule is compared with a
+    longer schedule, and those that carry the method's own name as label.
+    """
+    found = [other for other in runs if other.method == REFERENCE and trained(other) and _same_work(run, other)]
+    narrowings: tuple[Callable[[Run], bool], ...] = (
+        lambda other: other.training == run.training,
+        lambda other: other.label == REFERENCE,
+    )
+    for narrowing in narrowings:
+        found = [other for other in found if narrowing(other)] or found
+    return found
+
+
+def _same_work(run: Run, other: Run) -> bool:
+    return (
+        run.cost is not None
+        and other.cost is not None
+        and (run.train_data, run.architecture, run.cost.device)
+        == (other.train_data, other.architecture, other.cost.device)
+    )
+
+
+def cost_line(run: Run, runs: Sequence[Run]) -> CostLine | None:
+    """The cost of a run next to that of its references in ``runs``; None when the run has none.
+
+    Relative numbers are those of finished trainings only; wall time is compared only on the same processor with the
+    same number of threads and the same precision.
+    """
+    if run.cost is None:
+        return None
+    cost = run.cost
+    plain = references(run, runs) if trained(run) else []
+    paired = [other.cost for other in plain if other.cost is not None]
+    timed = [other.cost for other in plain if other.cost is not None and _clock(other, other.cost) == _clock(run, cost)]
+    return CostLine(
+        forward=_per_image(cost.forward, cost),
+        backward=_per_image(cost.backward, cost),
+        images=cost.images,
+        flops=cost.flops,
+        flops_relative=_ratio(cost.flops, [c.flops for c in paired]),
+        wall_s=_phases(cost.wall_s),
+        wall_relative=_ratio(cost.wall_s.get("train"), [c.wall_s["train"] for c in timed if "train" in c.wall_s]),
+        peak_memory_bytes=cost.peak_memory_bytes,
+        reference=plain[0].id if plain else None,
+    )
+
+
+def _phases(wall_s: Mapping[str, float]) -> dict[str, float]:
+    """The seconds by phase; where training was timed, a part of it that never ran took no time."""
+    return ({"attack": 0.0, "data": 0.0} if "train" in wall_s else {}) | dict(wall_s)
+
+
+def _clock(run: Run, cost: Cost) -> tuple[str, str, int, str]:
+    """What must be equal for seconds to be comparable; a CPU as device has no name of its own."""
+    return cost.device, run.provenance.cpu, cost.threads, cost.precision
+
+
+def _per_image(counts: Mapping[str, int], cost: Cost) -> dict[str, float]:
+    return {branch: count / cost.images for branch, count in counts.items()} if cost.images else {}
+
+
+def _ratio(value: float | None, plain: Sequence[float]) -> float | None:
+    """``value`` over the mean of the references; None without one."""
+    mean = fmean(plain) if plain else 0.0
+    return value / mean if value is not None and mean > 0 else None
+
+
+def mean_cost(lines: Sequence[CostLine]) -> CostLine | None:
+    """The mean over runs of each number, over those that have it; None without runs."""
+    if not lines:
+        return None
+    return CostLine(
+        forward=_mean_table([line.forward for line in lines]),
+        backward=_mean_table([line.backward for line in lines]),
+        images=fmean(line.images for line in lines),
+        flops=fmean(line.flops for line in lines),
+        flops_relative=_mean([line.flops_relative for line in lines]),
+        wall_s=_mean_table([line.wall_s for line in lines]),
+        wall_relative=_mean([line.wall_relative for line in lines]),
+        peak_memory_bytes=_mean([line.peak_memory_bytes for line in lines]),
+        reference=lines[0].reference,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _mean_table(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return {key: fmean(table[key] for table in tables if key in table) for key in keys}

@@ -1,0 +1,131 @@
+"""The data frames behind every table: one line per measurement (long), one line per leaderboard row (wide).
+
+Fractions in full precision; what is missing is missing (NaN or None), never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from robusteval.report.rows import Board, Row, age, judged_on
+from robusteval.report.scores import Score
+from robusteval.store import StoredRun
+
+Line = dict[str, Any]
+
+_DTYPES = {
+    frozenset({bool}): "boolean",
+    frozenset({int}): "Int64",
+    frozenset({float}): "Float64",
+    frozenset({int, float}): "Float64",
+    frozenset({str}): "string",
+}
+
+
+def long_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    """One line per measurement, with its run; the entries of ``where`` are columns of their own.
+
+    Columns that only some measurements have come last, in alphabetical order, named ``where_<entry>``.
+    """
+    lines: list[Line] = []
+    for stored in sorted(runs, key=age):
+        for task in sorted(stored.tasks, key=lambda task: (task.task, task.key)):
+            head = _run_columns(stored) | {
+                "test_data": task.test_data.name,
+                "test_digest": task.test_data.digest,
+                "verified": task.test_data.verified,
+                "task": task.task,
+                "task_version": task.version,
+                "task_key": task.key,
+            }
+            for m in task.measurements:
+                fields = m.model_dump(exclude={"task", "where", "reasons"}) | {"reasons": "; ".join(m.reasons)}
+                lines.append(head | fields | {f"where_{key}": value for key, value in m.where.items()})
+    return _frame(lines, last=[key for key in sorted({key for line in lines for key in line}) if key[:6] == "where_"])
+
+
+def wide_table(board: Board) -> pd.DataFrame:
+    """One line per leaderboard row: runs, their other branches (``deployed`` false) and means over seeds."""
+    return _frame([_wide_line(board, row) for row in board.rows], last=[])
+
+
+def _frame(lines: Sequence[Line], last: Sequence[str]) -> pd.DataFrame:
+    """Lines as a frame of nullable types, which keep integers integers beside missing values."""
+    keys = dict.fromkeys(key for line in lines for key in line)
+    ordered = [key for key in keys if key not in last] + list(last)
+    return pd.DataFrame({key: _series([line.get(key) for line in lines]) for key in ordered})
+
+
+def _series(values: Sequence[Any]) -> pd.Series[Any]:
+    kinds = frozenset(type(value) for value in values if value is not None)
+    return pd.Series(list(values), dtype=_DTYPES.get(kinds, "object"))
+
+
+def _run_columns(stored: StoredRun) -> Line:
+    run = stored.run
+    return {
+        "run": run.id,
+        "dataset": run.dataset,
+        "architecture": run.architecture,
+        "method": run.method,
+        "label": run.label,
+        "seed": run.seed,
+        "status": run.status,
+        "deployed_branch": run.deployed,
+    }
+
+
+def _wide_line(board: Board, row: Row) -> Line:
+    run, tests = row.stored.run, judged_on(row.stored)
+    line: Line = {"row": row.kind} | _run_columns(row.stored)
+    line |= {
+        "run": run.id if row.kind == "run" else None,
+        "seed": run.seed if row.kind == "run" else None,
+        "seeds": len(row.seeds),
+        "branch": row.branch,
+        "deployed": row.deployed,
+        "error": run.error,
+        "trust": row.trust,
+        "verified": run.train_data.verified and all(test.verified for test in tests),
+        "train_images": run.train_data.n,
+        "train_digest": run.train_data.digest,
+        "test_data": "; ".join(dict.fromkeys(test.name for test in tests)) or None,
+        "test_digest": "; ".join(dict.fromkeys(test.digest for test in tests)) or None,
+        "parameters": run.parameters,
+    }
+    for column in board.columns:
+        line |= _score_cells(column.key, row.scores.get(column.key))
+    return line | _cost_cells(row)
+
+
+def _score_cells(key: str, score: Score | None) -> Line:
+    cells: Mapping[str, Any] = {} if score is None else vars(score)
+    return {key: cells.get("value")} | {f"{key}_{part}": cells.get(part) for part in ("low", "high", "sd", "n", "note")}
+
+
+def _cost_cells(row: Row) -> Line:
+    cost, run = row.cost, row.stored.run
+    cells: Line = {
+        "training_images_seen": cost and cost.images,
+        "forward_passes": cost and cost.forward_total,
+        "backward_passes": cost and cost.backward_total,
+        "train_flops": cost and cost.flops,
+        "flops_relative": cost and cost.flops_relative,
+        "wall_relative": cost and cost.wall_relative,
+        "peak_memory_bytes": cost and cost.peak_memory_bytes,
+        "device": run.provenance.device,
+        "threads": run.provenance.threads,
+        "precision": run.provenance.precision,
+        "reference": cost and cost.reference,
+        "robusteval": run.provenance.robusteval,
+        "commit": run.provenance.commit,
+        "weights_sha256": run.weights_sha256 if row.kind == "run" else None,
+    }
+    if cost is not None:
+        cells |= {f"wall_{phase}_s": seconds for phase, seconds in sorted(cost.wall_s.items())}
+        cells |= {f"forward_passes_{branch}": passes for branch, passes in sorted(cost.forward.items())}
+        cells |= {f"backward_passes_{branch}": passes for branch, passes in sorted(cost.backward.items())}
+    return cells

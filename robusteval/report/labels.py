@@ -1,0 +1,95 @@
+"""Names beside points, where they overlap neither each other nor the points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Boxes = npt.NDArray[Any]
+"""Float boxes (x0, y0, x1, y1), in pixels."""
+
+RINGS = (2, 6, 13, 25, 40, 60)
+"""Distances of a name from its marker, points."""
+ANGLES = (0, 180, 90, 270, 35, -35, 145, -145, 65, -65, 115, -115)
+"""Directions of a name from its marker, degrees, the best to read first."""
+LEADER = 2
+"""From this ring on a line ties the name to its marker."""
+
+
+class Mark(NamedTuple):
+    """A point with a name.
+
+    Attributes:
+        x, y: in data units.
+        radius: of the marker, points.
+        text: the name; empty for a point that only takes up room.
+        colour: of the name.
+        bars: the interval bars through it, as (x0, y0, x1, y1) in data units.
+    """
+
+    x: float
+    y: float
+    radius: float
+    text: str
+    colour: str
+    bars: tuple[tuple[float, float, float, float], ...] = ()
+
+
+def place(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Writes the names. The limits, scales and position of the axes must be final."""
+    figure = axes.figure
+    assert isinstance(figure, Figure), "axes of a plain figure"
+    pixel = figure.dpi / 72
+    centres = axes.transData.transform([(mark.x, mark.y) for mark in marks])
+    radii = pixel * np.array([[mark.radius] for mark in marks])
+    solid = np.hstack([centres - radii, centres + radii])
+    ends = np.array([bar for mark in marks for bar in mark.bars]).reshape(-1, 2)
+    bars = axes.transData.transform(ends).reshape(-1, 4) + pixel * np.array([-1, -1, 1, 1])
+    frame = np.array([axes.get_window_extent().extents])
+    for mark, centre in zip(marks, centres, strict=True):
+        if not mark.text:
+            continue
+        note = axes.annotate(mark.text, (mark.x, mark.y), xytext=(0, 0), textcoords="offset points", color=mark.colour)
+        extent = note.get_window_extent()
+        boxes, rings = _spots(centre, (extent.width + 2 * pixel, extent.height), mark.radius * pixel, pixel)
+        badness = _badness(boxes, solid, bars, frame) + 0.35 * rings
+        best = int(badness.argmin())
+        box = boxes[best]
+        solid = np.vstack([solid, box])
+        note.set_position((float((box[0] - centre[0]) / pixel + 1), float((box[1] - centre[1]) / pixel)))
+        note.set_verticalalignment("bottom")
+        if rings[best] >= LEADER:
+            # From the point to the nearest part of the name, so that the line never runs under it.
+            x, y = axes.transData.inverted().transform(np.clip(centre, box[:2], box[2:]))
+            axes.plot([mark.x, x], [mark.y, y], color=mark.colour, linewidth=0.6, alpha=0.5, zorder=1)
+
+
+def _spots(centre: Boxes, size: tuple[float, float], radius: float, pixel: float) -> tuple[Boxes, Boxes]:
+    """Boxes (k, 4) around a marker and their rings (k,), the best reading positions of a ring first; in pixels."""
+    rings = np.repeat(np.arange(len(RINGS)), len(ANGLES))
+    reach = radius + pixel * np.array(RINGS)[rings]
+    turn = np.radians(np.tile(ANGLES, len(RINGS)))
+    left = centre[0] + np.cos(turn) * reach + (np.cos(turn) - 1) / 2 * size[0]
+    low = centre[1] + np.sin(turn) * reach + (np.sin(turn) - 1) / 2 * size[1]
+    return np.stack([left, low, left + size[0], low + size[1]], axis=1), rings.astype(float)
+
+
+def _badness(boxes: Boxes, solid: Boxes, bars: Boxes, frame: Boxes) -> Boxes:
+    """How bad each place is (k,): leaving the axes or covering names and markers is worst, crossing bars is bad."""
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    inside = _overlaps(boxes, frame).sum(1) / area
+    covered = _overlaps(boxes, solid).sum(1) / area
+    crossed = (_overlaps(boxes, bars) > 0).sum(1)
+    return np.asarray(100 * (1 - inside) + 60 * covered + crossed)
+
+
+def _overlaps(a: Boxes, b: Boxes) -> Boxes:
+    """The common area of each box of ``a`` (k, 4) with each of ``b`` (m, 4), as (k, m)."""
+    width = np.minimum(a[:, None, 2], b[None, :, 2]) - np.maximum(a[:, None, 0], b[None, :, 0])
+    height = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])
+    return np.asarray(width.clip(min=0) * height.clip(min=0))

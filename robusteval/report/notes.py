@@ -1,0 +1,108 @@
+"""What a reader must know before comparing the rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from robusteval.records import Cost, Run
+from robusteval.report.rows import judged_on
+from robusteval.report.text import clean
+from robusteval.store import StoredRun
+
+
+class Note(NamedTuple):
+    """A caution: what it is about, and the sentence."""
+
+    topic: str
+    text: str
+
+
+def notes(runs: Sequence[StoredRun]) -> list[Note]:
+    """The cautions that hold for these runs, in a fixed order."""
+    found = [*_unverified(runs), *_generated(runs), *_unequal(runs), *_hardware(runs), *_flagged(runs)]
+    return list(dict.fromkeys(found))
+
+
+def _unverified(runs: Sequence[StoredRun]) -> list[Note]:
+    found = []
+    for data in dict.fromkeys(data for stored in runs for data in (stored.run.train_data, *judged_on(stored))):
+        if not data.verified:
+            text = (
+                f"{clean(data.name, 60)} ({data.split}, digest {clean(data.digest)[:12]}) is unverified: "
+                "its digest is not one of the known ones, so these may not be the images that the name promises."
+            )
+            found.append(Note("Unverified data", text))
+    return sorted(found)
+
+
+def _generated(runs: Sequence[StoredRun]) -> list[Note]:
+    sets = {
+        (stored.run.dataset, clean(m.where.get("generator", "")))
+        for stored in runs
+        for task in stored.tasks
+        for m in task.measurements
+        if task.task == "corruption" and m.where.get("source") == "generated"
+    }
+    found = []
+    for dataset, generator in sorted(sets):
+        made = f" (generator {generator})" if generator else ""
+        text = (
+            f"The corrupted images of {clean(dataset, 60)} were generated{made}: they are {_gen(dataset)}, not the "
+            f"published {_published(dataset)} files. Compare them with each other, not with published numbers."
+        )
+        found.append(Note("Generated corruptions", text))
+    return found
+
+
+def _gen(dataset: str) -> str:
+    return f"{clean(dataset, 60).removesuffix('-sample')}-c-gen"
+
+
+def _published(dataset: str) -> str:
+    return {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}.get(dataset.removesuffix("-sample"), "corrupted")
+
+
+def _unequal(runs: Sequence[StoredRun]) -> list[Note]:
+    seen: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
+    for stored in runs:
+        for task in stored.tasks:
+            images = {(task.test_data.digest, m.n) for m in task.measurements if m.value is not None}
+            seen[stored.run.dataset, task.task].update(images)
+    return [
+        Note(
+            "Different images",
+            f"On {clean(dataset, 60)}, {clean(task, 30)} was not judged on the same images in "
+            f"every row (n = {', '.join(str(n) for n in sorted({n for _, n in images}))}): such rows do not compare.",
+        )
+        for (dataset, task), images in sorted(seen.items())
+        if len(images) > 1
+    ]
+
+
+def _hardware(runs: Sequence[StoredRun]) -> list[Note]:
+    parts: tuple[tuple[str, Callable[[Run, Cost], str]], ...] = (
+        ("devices", lambda run, cost: f"{cost.device} {run.provenance.cpu}"),
+        ("numbers of threads", lambda run, cost: str(cost.threads)),
+        ("precisions", lambda run, cost: cost.precision),
+    )
+    costs = [(stored.run, stored.run.cost) for stored in runs if stored.run.cost is not None]
+    differing = [name for name, part in parts if len({part(run, cost) for run, cost in costs}) > 1]
+    if not differing:
+        return []
+    return [
+        Note("Different machines", f"The rows come from different {' and '.join(differing)}: seconds do not compare.")
+    ]
+
+
+def _flagged(runs: Sequence[StoredRun]) -> list[Note]:
+    found = []
+    for stored in runs:
+        reasons = dict.fromkeys(
+            reason for task in stored.tasks for m in task.measurements if m.trust == "flagged" for reason in m.reasons
+        )
+        if reasons:
+            text = f"{clean(stored.run.label, 60)}, seed {stored.run.seed}: {clean('; '.join(reasons), 400)}"
+            found.append(Note("Doubtful numbers", text))
+    return found

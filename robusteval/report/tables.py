@@ -1,0 +1,121 @@
+"""The leaderboard as CSV and for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from robusteval.records import Run
+from robusteval.report.costs import trained
+from robusteval.report.notes import notes
+from robusteval.report.rows import Row, board, failures
+from robusteval.report.scores import Score
+from robusteval.report.text import MISSING, clean, duration, factor, number, percent, plus_minus
+from robusteval.store import StoredRun
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The frame as CSV: full precision, empty where missing, texts guarded against spreadsheets that compute them."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([_cell(name) for name in frame.columns])
+    plain = frame.astype(object).itertuples(index=False, name=None)
+    writer.writerows([_cell(value) for value in line] for line in plain)
+    return file.getvalue()
+
+
+def _cell(value: object) -> str:
+    """A value as a CSV cell; a text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    >>> _cell("=cmd()"), _cell(-0.5), _cell(None), _cell(True)
+    ("'=cmd()", '-0.5', '', 'true')
+    """
+    if value is None or value is pd.NA:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    text = clean(value)  # no tab or line break survives it, so only spaces can hide the first character
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
+
+
+def terminal_table(runs: Sequence[StoredRun]) -> Table:
+    """The leaderboard for a terminal: percent with half the width of the interval; failures and notes below it.
+
+    Of several seeds only their mean is shown, with its standard deviation.
+    """
+    shown_board = board(runs)
+    places = {(group.head.stored.run.dataset, group.head.stored.run.architecture) for group in shown_board.groups}
+    shown = [column for column in shown_board.columns if column.kind != "error"]
+    shorts = Counter(column.short for column in shown)
+    title = Text("Leaderboard", style="bold")
+    if len(places) == 1:
+        title.append(f"  {' / '.join(clean(part, 40) for part in next(iter(places)))}", style="not bold dim")
+    table = Table(title=title, title_justify="left", caption_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.pad_edge = False
+    table.add_column("Method", overflow="fold", vertical="bottom", min_width=8)
+    for column in shown:
+        name = column.short if shorts[column.short] == 1 else column.label
+        header = Text(name.replace(" ", "\n", 1), justify="right")
+        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    for name in ("Passes", "FLOPs", "Training"):
+        table.add_column(name, justify="right", vertical="bottom", no_wrap=True)
+    for group in shown_board.groups:
+        for row in group.speakers:
+            scores = [_score(row.scores.get(column.key)) for column in shown]
+            table.add_row(_name(row, placed=len(places) > 1), *scores, *_cost(row), style="" if row.deployed else "dim")
+    table.caption = _caption(runs)
+    return table
+
+
+def _name(row: Row, *, placed: bool) -> Text:
+    run = row.stored.run
+    if not row.deployed:
+        return Text(f"  {clean(row.branch, 16)}")
+    name = Text(clean(run.label, 24), style="bold")
+    if placed:
+        name.append(f" {clean(run.dataset, 16)} {clean(run.architecture, 16)}", style="not bold dim")
+    if row.kind == "mean":
+        name.append(f" {len(row.seeds)} seeds", style="not bold dim")
+    if run.status != "done":
+        name.append(f" {run.status}", style="not bold red")
+    return name
+
+
+def _score(score: Score | None) -> Text:
+    if score is None:
+        return Text(MISSING)
+    spread = plus_minus(score.low, score.high) if score.sd is None else f"({100 * score.sd:.1f})"
+    mark = "!" if score.trust == "flagged" else ""
+    return Text(percent(score.value)).append(spread, style="dim").append(mark, style="bold red")
+
+
+def _cost(row: Row) -> list[Text]:
+    if not row.deployed:
+        return [Text("")] * 3
+    if row.cost is None or not trained(row.stored.run):
+        return [Text(MISSING)] * 3
+    cost = row.cost
+    texts = (number(cost.backward_total), factor(cost.flops_relative), duration(cost.wall_s.get("train")))
+    return [Text(text) for text in texts]
+
+
+def _caption(runs: Sequence[StoredRun]) -> Text:
+    lines = [
+        "Percent with half the width of the 95 % interval, or (standard deviation over seeds). Indented: branches that "
+        "are not deployed. Passes: backward, per training image. FLOPs: relative to standard."
+    ]
+    lines += [f"{stored.run.status}: {_who(stored.run)}: {clean(reason, 300)}" for stored, reason in failures(runs)]
+    lines += [f"{note.topic}: {note.text}" for note in notes(runs)]
+    return Text("\n".join(lines), style="dim not italic")
+
+
+def _who(run: Run) -> str:
+    return f"{clean(run.label, 40)}, seed {run.seed}"

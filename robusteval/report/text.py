@@ -1,0 +1,123 @@
+"""Numbers and hostile names as short texts; percent appears from here on only."""
+
+from __future__ import annotations
+
+import unicodedata
+
+MISSING = "\N{EN DASH}"
+"""What stands where there is no number. Never 0."""
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+_ACTING = ("Cc", "Cn", "Cs", "Zl", "Zp")
+_BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def clean(text: object, limit: int | None = None) -> str:
+    r"""The text on one line, without characters that act instead of show, cut to ``limit`` characters.
+
+    Control characters (a terminal obeys them, XML forbids them), lone surrogates and other code points that
+    are no characters (no encoding takes them) and direction marks (they reorder the text around them) become U+FFFD.
+
+    >>> clean("a\x1b[31m" + chr(10) + "b"), clean("abcdef", 4)
+    ('a�[31m b', 'abc…')
+    """
+    plain = str(text)
+    shown = plain if plain.isprintable() else "".join(map(_shown, plain))
+    return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _shown(character: str) -> str:
+    if character in "\t\n\r":
+        return " "
+    return "\ufffd" if character in _BIDI or unicodedata.category(character) in _ACTING else character
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent, one decimal, without the sign.
+
+    >>> percent(0.5), percent(None)
+    ('50.0', '–')
+    """
+    return MISSING if value is None else f"{100 * value:.1f}"
+
+
+def plus_minus(low: float | None, high: float | None) -> str:
+    """Half the width of an interval in percentage points, with its sign; empty without an interval.
+
+    >>> plus_minus(0.45, 0.55)
+    '±5.0'
+    """
+    return "" if low is None or high is None else f"±{50 * (high - low):.1f}"
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval in percent; empty without one.
+
+    >>> span(0.481, 0.55)
+    '48.1–55.0'
+    """
+    return "" if low is None or high is None else f"{percent(low)}{MISSING}{percent(high)}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain number with so many significant digits, never in exponent form below a million.
+
+    >>> number(5.3333), number(1.0), number(0.1), number(214.4), number(None)
+    ('5.33', '1', '0.1', '214', '–')
+    """
+    if value is None:
+        return MISSING
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e" in text and 1 <= abs(value) < 1e6 else text
+
+
+def factor(value: float | None) -> str:
+    """A ratio.
+
+    >>> factor(5.3333), factor(1.0)
+    ('5.33×', '1.00×')
+    """
+    return MISSING if value is None else f"{value:.2f}{TIMES}"
+
+
+def scaled(value: float | None, unit: str) -> str:
+    """A count with an SI prefix and three significant digits.
+
+    >>> scaled(8.11e13, "FLOP"), scaled(272474, "")
+    ('81.1 TFLOP', '272 k')
+    """
+    if value is None:
+        return MISSING
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{number(value / size)} {prefix}{unit}"
+    return f"{number(value)} {unit}".rstrip()
+
+
+def mebibytes(value: float | None) -> str:
+    """Bytes in MiB or GiB.
+
+    >>> mebibytes(3 * 2**29), mebibytes(2**21)
+    ('1.5 GiB', '2 MiB')
+    """
+    if value is None:
+        return MISSING
+    return f"{number(value / 2**30)} GiB" if value >= 2**30 else f"{number(value / 2**20)} MiB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, minutes or hours, in two units at most.
+
+    >>> duration(7.25), duration(59.96), duration(200), duration(7300)
+    ('7.2 s', '1m 00s', '3m 20s', '2h 02m')
+    """
+    if seconds is None:
+        return MISSING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    if seconds < 3599.5:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}h {minutes:02d}m"

@@ -1,0 +1,122 @@
+"""Costs per image and relative to plain training, recomputed from the records."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from robusteval.report.costs import cost_line
+from robusteval.store import StoredRun
+
+SCORES = {"main": (0.7, 1.0, 0.1)}
+
+
+def changed(stored: StoredRun, **fields: object) -> StoredRun:
+    """The run with other fields of its cost."""
+    assert stored.run.cost is not None
+    cost = stored.run.cost.model_copy(update=fields)
+    return StoredRun(stored.folder, stored.run.model_copy(update={"cost": cost}), stored.history, stored.tasks)
+
+
+def test_relative_costs_are_ratios_of_the_recorded_totals(runs: list[StoredRun]) -> None:
+    plain = next(stored.run for stored in runs if stored.run.method == "standard")
+    assert plain.cost is not None
+    for stored in runs:
+        run, cost = stored.run, stored.run.cost
+        line = cost_line(run, [other.run for other in runs])
+        assert cost is not None
+        assert line is not None
+        assert line.images == cost.images
+        assert line.forward == {branch: count / cost.images for branch, count in cost.forward.items()}
+        if run.status == "done":
+            assert line.flops_relative == pytest.approx(cost.flops / plain.cost.flops, rel=1e-12)
+            assert line.wall_relative == pytest.approx(cost.wall_s["train"] / plain.cost.wall_s["train"], rel=1e-12)
+            assert line.reference == plain.id
+        else:
+            assert (line.flops_relative, line.wall_relative, line.reference) == (None, None, None)
+
+
+def test_passes_of_the_papers(runs: list[StoredRun]) -> None:
+    """AdvProp with 5 attack steps: 1 + 6 = 7 N; EntProp k=.2, n=1: 1.2 N."""
+    lines = {stored.run.label: cost_line(stored.run, []) for stored in runs}
+    assert lines["advprop"] is not None
+    assert lines["entprop"] is not None
+    assert lines["advprop"].backward_total == pytest.approx(7)
+    assert lines["entprop"].backward_total == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flops", "wall"),
+    [
+        ({}, 2.0, 2.0),
+        ({"threads": 8}, 2.0, None),
+        ({"precision": "float32"}, 2.0, None),
+        ({"device": "NVIDIA H200"}, None, None),
+        ({"cpu": "another"}, 2.0, None),
+    ],
+)
+def test_what_is_comparable(
+    make: SimpleNamespace, fields: dict[str, object], flops: float | None, wall: float | None
+) -> None:
+    fields = dict(fields)
+    plain = make.run("standard", SCORES)
+    plain_origin = plain.run.provenance
+    origin = plain_origin.model_copy(update={"cpu": fields.pop("cpu", plain_origin.cpu)})
+    other = changed(make.run("mixup", SCORES, flops=2.0, wall={"train": 96.0}, provenance=origin), **fields)
+    line = cost_line(other.run, [plain.run])
+    assert line is not None
+    assert (line.flops_relative, line.wall_relative) == (flops, wall)
+
+
+@pytest.mark.parametrize(
+    "change", [{"architecture": "wrn"}, {"weights_sha256": None}, {"train_data": "other"}, {"cost": None}]
+)
+def test_what_is_no_reference(make: SimpleNamespace, change: dict[str, object]) -> None:
+    if change.get("train_data"):
+        change = {"train_data": make.TRAIN.model_copy(update={"digest": "00" * 32})}
+    plain = make.run("standard", SCORES, **change)
+    line = cost_line(make.run("entprop", SCORES).run, [plain.run])
+    assert line is not None
+    assert line.flops_relative is None
+
+
+def test_the_reference_with_the_same_schedule_is_preferred(make: SimpleNamespace) -> None:
+    long = make.run("standard", SCORES, id="a-long", flops=4.0, training={"epochs": 60})
+    short = make.run("standard", SCORES, id="short", flops=1.0)
+    line = cost_line(make.run("mixup", SCORES, flops=2.0).run, [long.run, short.run])
+    assert line is not None
+    assert (line.reference, line.flops_relative) == ("short", 2.0)
+
+
+def test_several_references_are_averaged(make: SimpleNamespace) -> None:
+    plain = [make.run("standard", SCORES, seed=i, wall={"train": 40.0 + 20 * i}).run for i in range(2)]
+    line = cost_line(make.run("mixup", SCORES, wall={"train": 100.0}).run, plain)
+    assert line is not None
+    assert line.wall_relative == pytest.approx(2.0)
+
+
+def test_a_failed_evaluation_does_not_spoil_the_cost_of_training(make: SimpleNamespace) -> None:
+    plain = make.run("standard", SCORES, status="failed", error="clean: no memory")
+    line = cost_line(make.run("mixup", SCORES, status="failed", error="pgd: no memory", flops=2.0).run, [plain.run])
+    assert line is not None
+    assert line.flops_relative == 2.0
+
+
+def test_a_phase_that_never_ran_took_no_time(make: SimpleNamespace) -> None:
+    line = cost_line(make.run("standard", SCORES, wall={"train": 5.0}).run, [])
+    assert line is not None
+    assert line.wall_s == {"train": 5.0, "attack": 0.0, "data": 0.0}
+    unknown = cost_line(make.run("standard", SCORES, wall={"eval": 5.0}).run, [])
+    assert unknown is not None
+    assert unknown.wall_s == {"eval": 5.0}
+
+
+def test_without_a_cost_there_is_none(make: SimpleNamespace) -> None:
+    assert cost_line(make.run("standard", SCORES, cost=None).run, []) is None
+
+
+def test_only_standard_is_a_reference(make: SimpleNamespace) -> None:
+    line = cost_line(make.run("entprop", SCORES).run, [make.run("mixup", SCORES, label="standard").run])
+    assert line is not None
+    assert line.flops_relative is None

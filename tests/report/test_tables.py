@@ -1,0 +1,128 @@
+"""CSV files and the terminal table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from robusteval.report.frame import long_table, wide_table
+from robusteval.report.rows import board
+from robusteval.report.tables import csv_text, terminal_table
+from robusteval.report.text import MISSING, TIMES
+from robusteval.store import StoredRun
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def lines(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def golden(name: str, text: str) -> str:
+    """The committed text; ``ROBUSTEVAL_REFRESH=1 python -m pytest tests/report`` writes it anew."""
+    path = GOLDEN / name
+    if os.environ.get("ROBUSTEVAL_REFRESH"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode())
+    return path.read_bytes().decode()
+
+
+def test_wide_csv_is_the_golden_one(runs: list[StoredRun]) -> None:
+    text = csv_text(wide_table(board(runs)))
+    assert text == golden("leaderboard.csv", text)
+
+
+def test_order_of_runs_does_not_matter(seeds: list[StoredRun]) -> None:
+    assert csv_text(wide_table(board(seeds))) == csv_text(wide_table(board(seeds[::-1])))
+    assert csv_text(long_table(seeds)) == csv_text(long_table(seeds[::-1]))
+
+
+def test_long_csv_holds_every_measurement_exactly(runs: list[StoredRun]) -> None:
+    expected = {
+        (stored.run.id, task.key, m.metric, *(str(m.where.get(k, "")) for k in ("branch", "corruption", "severity"))): m
+        for stored in runs
+        for task in stored.tasks
+        for m in task.measurements
+    }
+    found = lines(csv_text(long_table(runs)))
+    assert len(found) == len(expected)
+    for line in found:
+        where = (line["where_branch"], line["where_corruption"], line["where_severity"])
+        m = expected[line["run"], line["task_key"], line["metric"], *where]
+        assert (float(line["value"]), float(line["low"]), int(line["n"])) == (m.value, m.low, m.n)
+        assert line["where_epsilon"] == m.where.get("epsilon", "")
+        assert line["verified"] == "true"
+
+
+def test_missing_cells_are_empty_and_true_zeros_are_zero(runs: list[StoredRun]) -> None:
+    by_label = {(line["label"], line["branch"]): line for line in lines(csv_text(wide_table(board(runs))))}
+    pgd = "PGD-20 Linf 8/255"
+    assert by_label["standard", "main"][pgd] == "0.0"
+    assert by_label["mixup-a02", "main"][pgd] == ""
+    failed = by_label["advprop-lr1", "main"]
+    assert [failed[key] for key in ("clean_accuracy", pgd, "flops_relative", "trust")] == ["", "", "", "unchecked"]
+    assert failed["error"].endswith("step 118 of epoch 3")
+    assert by_label["advprop", "aux"]["deployed"] == "false"
+    assert by_label["advprop", "aux"]["train_flops"] == ""
+
+
+def test_frames_have_types(runs: list[StoredRun]) -> None:
+    frame = long_table(runs)
+    assert str(frame["value"].dtype) == "Float64"
+    assert str(frame["where_severity"].dtype) == "Int64"
+    assert (
+        frame["where_severity"].isna().sum() == (frame["metric"] != "accuracy").sum() + (frame["task"] == "clean").sum()
+    )
+
+
+def test_no_cell_is_a_formula(hostile: list[StoredRun], make: SimpleNamespace) -> None:
+    number = re.compile(r"-?[0-9.]+(e-?[0-9]+)?")
+    for frame in (wide_table(board(hostile)), long_table(hostile)):
+        text = csv_text(frame)
+        assert "\0" not in text
+        table = list(csv.reader(io.StringIO(text)))
+        assert {len(line) for line in table} == {len(frame.columns)}
+        cells = {cell for line in table for cell in line if not number.fullmatch(cell)}
+        assert not [cell for cell in cells if cell.lstrip()[:1] in ("=", "+", "-", "@") or cell[:1] in ("\t", "\r")]
+        assert {"'=cmd()", "'@x", "x" * 10_000} <= cells
+
+
+def printed(runs: list[StoredRun], width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False, color_system=None)
+    console.print(terminal_table(runs))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_terminal_table_fits_80_columns(runs: list[StoredRun]) -> None:
+    text = printed(runs, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    row = next(line for line in text.splitlines() if line.startswith("pgd_at"))
+    assert row.split() == ["pgd_at", "48.7±3.1", "38.6±2.1", "43.1±2.5", "25.2±2.7", "8", f"5.67{TIMES}", "4m", "36s"]
+    assert re.search(r"^  aux +62\.2±3\.0", text, re.MULTILINE)
+    assert re.search(rf"^mixup-a02 +70\.5±2\.8 +{MISSING} +{MISSING} +{MISSING} +1", text, re.MULTILINE)
+    assert "failed: advprop-lr1, seed 0: train: loss is not finite" in text
+    assert "cifar10-c-gen" in text
+
+
+def test_terminal_table_shows_means_of_seeds(seeds: list[StoredRun]) -> None:
+    text = printed(seeds, 120)
+    assert re.search(r"^mixup 3 seeds +71\.5\(0\.4\)", text, re.MULTILINE)
+    assert text.count("mixup") == 1
+
+
+@pytest.mark.parametrize("width", [80, 300])
+def test_terminal_obeys_no_name(hostile: list[StoredRun], width: int) -> None:
+    text = printed(hostile, width)
+    assert not set(text) & {"\x1b", "\0", "\u202e", "\t"}
+    if width == 300:
+        assert "[red]" in text
+        assert "<script>" in text
+        assert "[/]" in text
