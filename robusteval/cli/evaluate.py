@@ -1,0 +1,102 @@
+"""``eval``: judges any checkpoint of a known architecture."""
+
+# ruff: noqa: D417 - options that commands share carry their help in their type (arguments.py)
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from robusteval.cli.arguments import DataDir, Device, Limit, Settings, Threads
+from robusteval.cli.output import errors, line, table
+from robusteval.config import Table, TaskTable, change
+from robusteval.display import display_for
+from robusteval.records import Measurement
+
+if TYPE_CHECKING:
+    from robusteval.tasks import Task
+
+
+def evaluate(
+    model: str,
+    /,
+    *,
+    checkpoint: Path,
+    dataset: str = "cifar10-sample",
+    tasks: str = "clean",
+    settings: Settings = (),
+    normalize: str | None = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    limit: Limit = None,
+    json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
+) -> None:
+    """Judge a checkpoint, one of ours or anybody's, and print the measurements.
+
+    Args:
+        model: Name of the network (`robusteval ls models`).
+        checkpoint: A safetensors file, or a PyTorch checkpoint that holds plain tensors.
+        dataset: Name of a data set; its test images are used.
+        tasks: Names of tasks, with commas: clean, corruption, pgd.
+        settings: A changed option, e.g. `pgd.steps=50` or `corruption.limit=1000`; may be repeated.
+        normalize: Pixel statistics the network was trained with: cifar10, cifar100, imagenet or none; by default the
+            data set's.
+        json_lines: Print a JSON object per measurement: task, metric, value, n, low, high, where.
+    """
+    from robusteval.branches import MAIN
+    from robusteval.data import DATASETS, load
+    from robusteval.models import build
+    from robusteval.models.weights import load_state, read_state
+    from robusteval.runner import EVALUATION_SEED
+    from robusteval.runtime import prepare
+    from robusteval.tasks import Context
+
+    asked = _tasks(tasks, settings)
+    images = load(dataset, "test", data_dir=data_dir).first(limit)
+    network = build(model, classes=len(images.classes), normalize=normalize or DATASETS[dataset].family)
+    load_state(network, read_state(checkpoint), where=str(checkpoint))
+    runtime = prepare(device, threads)
+    models = {MAIN: network.to(runtime.device).eval()}
+    found: list[Measurement] = []
+    with display_for(errors()) as display:
+        display.cell(f"{model} on {dataset}")
+        context = Context(
+            device=runtime.device, seed=EVALUATION_SEED, deployed=MAIN, data_dir=data_dir, progress=display
+        )
+        for task in asked:
+            for measurement, _ in task.measure(models, images, context):
+                found.append(measurement)
+                if json_lines:
+                    line(as_json(measurement))
+    if not json_lines:
+        table(("task", "metric", "value", "low", "high", "n", "where"), [as_row(one) for one in found])
+
+
+def _tasks(names: str, settings: tuple[str, ...]) -> list[Task]:
+    """The tasks that a list of names with commas means, options changed."""
+    from robusteval.cells import make_task
+
+    described: Table = {"tasks": [{"name": name.strip()} for name in names.split(",") if name.strip()]}
+    for setting in settings:
+        change(described, f"tasks.{setting}")
+    return [
+        make_task(TaskTable(name=entry.pop("name"), options=entry), "eval") for entry in map(dict, described["tasks"])
+    ]
+
+
+def as_json(measurement: Measurement) -> str:
+    """A measurement as one line of JSON; a missing value is null."""
+    fields = measurement.model_dump(include={"task", "metric", "value", "n", "low", "high", "where"})
+    return json.dumps(fields, allow_nan=False)
+
+
+def as_row(measurement: Measurement) -> tuple[str, ...]:
+    """A measurement for people: fractions as percent."""
+    numbers = (measurement.value, measurement.low, measurement.high)
+    percent = ("missing" if number is None else f"{100 * number:.2f} %" for number in numbers)
+    where = " ".join(f"{key}={value}" for key, value in measurement.where.items())
+    return (measurement.task, measurement.metric, *percent, str(measurement.n), where)

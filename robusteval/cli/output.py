@@ -1,0 +1,39 @@
+"""What goes to the terminal: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+
+
+def line(text: str) -> None:
+    """Writes a line of the result."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Writes a line beside the result."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes rows in aligned columns that can be read and piped; the last column is as long as it likes."""
+    lines = [[" ".join(cell.split()) for cell in row] for row in ([name.upper() for name in head], *rows)]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(head))]
+    for row in lines:
+        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def errors() -> Console:
+    """The console on standard error, for progress."""
+    return Console(stderr=True)
+
+
+def results() -> Console:
+    """The console on standard output; wide where it is no terminal, so that nothing is cut in a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)

@@ -1,0 +1,88 @@
+"""What a suite means for an output folder: which cells are done, half-done or new, and what is missing in each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from robusteval import store
+from robusteval.cells import Cell, expand, task_key, tasks_of
+from robusteval.config import Suite
+from robusteval.data import ImageSet, load
+from robusteval.errors import UserError
+from robusteval.records import Run
+from robusteval.tasks import Task
+
+State = Literal["new", "half-done", "failed", "done"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell, its images, and what its run folder held when the job was planned.
+
+    Attributes:
+        cell: what to train.
+        train, test: the images.
+        folder: the run folder; its name is the run's id.
+        state: of the folder.
+        trained: whether the weights are there.
+        missing: the tasks that are still to be measured.
+        data_dir: where tasks look for published corruption files.
+    """
+
+    cell: Cell
+    train: ImageSet
+    test: ImageSet
+    folder: Path
+    state: State
+    trained: bool
+    missing: tuple[Task, ...]
+    data_dir: Path | None
+
+
+def plan(suite: Suite, out: Path, *, data_dir: Path | None = None, limit: int | None = None) -> list[Job]:
+    """The jobs of a suite; what is wrong with the suite, the data or older runs is found here, before any compute.
+
+    Args:
+        suite: what to run.
+        out: run folders are ``out/runs/<id>``.
+        data_dir: where data sets are, see `robusteval.data.load`.
+        limit: only so many images of each split.
+
+    Raises:
+        UserError: a wrong option, missing or damaged data, a damaged or newer run folder, two equal cells.
+    """
+    cells, tasks = expand(suite), tasks_of(suite)
+    sets = {
+        name: (load(name, "train", data_dir=data_dir).first(limit), load(name, "test", data_dir=data_dir).first(limit))
+        for name in suite.datasets
+    }
+    folders = [out / "runs" / cell.identity(sets[cell.dataset][0].ref()) for cell in cells]
+    for folder, count in Counter(folders).items():
+        if count > 1:
+            raise UserError(f"{suite.name}: {folder.name}: the suite holds this cell {count} times; leave one")
+    return [
+        _job(cell, tasks, *sets[cell.dataset], folder, data_dir) for cell, folder in zip(cells, folders, strict=True)
+    ]
+
+
+def _job(
+    cell: Cell, tasks: tuple[Task, ...], train: ImageSet, test: ImageSet, folder: Path, data_dir: Path | None
+) -> Job:
+    """The job of a cell, given what its folder holds."""
+    new = Job(cell, train, test, folder, state="new", trained=False, missing=tasks, data_dir=data_dir)
+    there = store.names(folder)
+    if store.RUN not in there:
+        return new
+    run = store.read_record(folder, store.RUN, Run)
+    sha256 = run.weights_sha256
+    measured = {name.removeprefix(store.TASKS).removesuffix(".json") for name in there}
+    missing = tuple(task for task in tasks if sha256 is None or task_key(task, test.ref(), sha256) not in measured)
+    if run.status == "done" and not missing and run.label == cell.label:
+        return replace(new, state="done", trained=True, missing=())
+    for name in there:  # damage is to be found before hours of work build on it
+        store.read_bytes(folder, name)
+    state: State = "failed" if run.status == "failed" else "half-done"
+    return replace(new, state=state, trained=sha256 is not None, missing=missing)

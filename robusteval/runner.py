@@ -1,0 +1,197 @@
+"""One cell from nothing, or from wherever it was left, to a complete run folder.
+
+``run.json`` says ``done`` last of all. Weights are trained once, and a task is measured once for given
+weights, options and images, so that a suite can grow at any time.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robusteval import store
+from robusteval.cells import Cell, plain, task_key
+from robusteval.checkpoints import CHECKPOINT
+from robusteval.data import DATASETS, ImageSet
+from robusteval.errors import UserError
+from robusteval.hardware import choose_precision
+from robusteval.models import build
+from robusteval.models.weights import load_state
+from robusteval.planning import Job
+from robusteval.progress import Progress
+from robusteval.provenance import collect
+from robusteval.randomness import Stream
+from robusteval.records import Measurement, Run, TaskRecord
+from robusteval.runtime import Runtime
+from robusteval.tasks import Context, Outcomes, Task
+from robusteval.train import train
+
+EVALUATION_SEED = 0
+"""Every run is judged on the same corrupted images and from the same attack starts, so that outcomes can be paired."""
+
+ERROR = "error.txt"
+"""The tracebacks of the last failure, in the run folder."""
+
+
+def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
+    """The record of the run, done or failed with its reason, after training and judging what was missing.
+
+    Raises:
+        Busy: another process works on the run.
+        UserError: the run folder cannot be written.
+        KeyboardInterrupt: the folder is left as one to resume.
+    """
+    with store.locked(job.folder):
+        store.tidy(job.folder)
+        failures: dict[str, Exception] = {}
+        run = _begin(job, runtime)
+        with _kept(failures, "training"):
+            if not job.trained:
+                run = _train(job, run, runtime, progress)
+            models = _restored(job, run, runtime)
+            context = Context(
+                device=runtime.device,
+                seed=EVALUATION_SEED,
+                deployed=run.deployed,
+                data_dir=job.data_dir,
+                progress=progress,
+            )
+            for task in job.missing:
+                with _kept(failures, task.name):
+                    _measure(job, task, run, models, context, runtime)
+        return _end(job.folder, run, failures)
+
+
+def network(cell: Cell, data: ImageSet) -> nn.Module:
+    """The cell's network with its initial weights: the same for every method at a seed."""
+    torch.manual_seed(Stream.of(cell.seed).at("initial weights").seed)
+    return build(cell.architecture, classes=len(data.classes), normalize=DATASETS[cell.dataset].family)
+
+
+@contextmanager
+def _kept(failures: dict[str, Exception], stage: str) -> Iterator[None]:
+    """A context whose error ends it and is kept: what fails must not stop the other tasks and cells."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this cell's and goes into its record
+        failures[stage] = error
+
+
+def _begin(job: Job, runtime: Runtime) -> Run:
+    """The run's record, written as running."""
+    cell = job.cell
+    if job.trained:
+        old = store.read_record(job.folder, store.RUN, Run)
+        run = old.model_copy(update={"status": "running", "label": cell.label, "error": None})
+    else:
+        run = Run(
+            id=job.folder.name,
+            label=cell.label,
+            method=cell.method.name,
+            options=plain(cell.method),
+            training=plain(cell.training),
+            dataset=cell.dataset,
+            architecture=cell.architecture,
+            seed=cell.seed,
+            status="running",
+            branches=cell.method.branches,
+            deployed=cell.method.deployed,
+            parameters=sum(p.numel() for p in network(cell, job.train).parameters()),
+            train_data=job.train.ref(),
+            provenance=collect(runtime, choose_precision(cell.training.precision, runtime.device)),
+        )
+    store.write_record(job.folder, store.RUN, run)
+    return run
+
+
+def _train(job: Job, run: Run, runtime: Runtime, progress: Progress) -> Run:
+    """The record with cost and digest, after the weights were trained and stored."""
+    cell, folder = job.cell, job.folder
+    trained = train(
+        network(cell, job.train),
+        cell.method,
+        job.train,
+        cell.training,
+        seed=cell.seed,
+        device=runtime.device,
+        folder=folder,
+        progress=progress,
+    )
+    meta = {"run": run.id, "method": run.method, "architecture": run.architecture, "dataset": run.dataset}
+    deployed = cell.method.deploy(trained.model).state_dict()
+    store.write_tensors(folder, store.DEPLOYED, deployed, meta | {"branch": run.deployed})
+    sha256 = store.write_tensors(folder, store.WEIGHTS, trained.model.state_dict(), meta)
+    store.write_record(folder, store.HISTORY, store.History(epochs=trained.history))
+    run = run.model_copy(update={"weights_sha256": sha256, "cost": trained.cost})
+    store.write_record(folder, store.RUN, run)
+    store.remove(folder, CHECKPOINT)  # last: a kill before costs no training
+    return run
+
+
+def _restored(job: Job, run: Run, runtime: Runtime) -> Mapping[str, nn.Module]:
+    """The network of each branch, always from the stored weights: what is judged is what can be loaded again."""
+    model = job.cell.method.wrap(network(job.cell, job.train))
+    tensors, _ = store.read_tensors(job.folder, store.WEIGHTS)
+    load_state(model, tensors, where=str(job.folder / store.WEIGHTS))
+    model = model.to(runtime.device)
+    return {branch: job.cell.method.deploy(model, branch).eval() for branch in run.branches}
+
+
+def _measure(
+    job: Job, task: Task, run: Run, models: Mapping[str, nn.Module], context: Context, runtime: Runtime
+) -> None:
+    """Writes a task's record, after the per-sample outcomes that it names."""
+    assert run.weights_sha256 is not None
+    key = task_key(task, job.test.ref(), run.weights_sha256)
+    began = time.perf_counter()
+    measurements: list[Measurement] = []
+    outcomes: dict[str, Outcomes] = {}
+    for measurement, right in task.measure(models, job.test, context):
+        if right is not None:
+            name = str(len(outcomes))
+            outcomes[name] = right
+            measurement = measurement.model_copy(update={"outcomes": name})
+        measurements.append(measurement)
+    record = TaskRecord(
+        task=task.name,
+        version=task.version,
+        key=key,
+        options=plain(task),
+        test_data=job.test.ref(),
+        weights_sha256=run.weights_sha256,
+        measurements=tuple(measurements),
+        wall_s=time.perf_counter() - began,
+        provenance=collect(runtime, context.precision),
+    )
+    store.write_arrays(job.folder, f"{store.TASKS}{key}.npz", outcomes)
+    store.write_record(job.folder, f"{store.TASKS}{key}.json", record)
+
+
+def _end(folder: Path, run: Run, failures: Mapping[str, Exception]) -> Run:
+    """The final record, written: done, or failed with a line on every stage that failed."""
+    if failures:
+        texts = ["".join(traceback.format_exception(error)) for error in failures.values()]
+        store.write_bytes(folder, ERROR, "\n".join(texts).encode())
+        reasons = "; ".join(f"{stage}: {_reason(error)}" for stage, error in failures.items())
+        run = run.model_copy(update={"status": "failed", "error": reasons})
+    else:
+        store.remove(folder, ERROR)
+        run = run.model_copy(update={"status": "done"})
+    if run.cost is not None:
+        judging = sum(task.wall_s for task in store.load_run(folder).tasks)
+        cost = run.cost.model_copy(update={"wall_s": run.cost.wall_s | {"eval": judging}})
+        run = run.model_copy(update={"cost": cost})
+    store.write_record(folder, store.RUN, run)
+    return run
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line; a user's mistake speaks for itself, others name their kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

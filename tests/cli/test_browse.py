@@ -1,0 +1,115 @@
+"""``ls``, ``show``, ``data`` and ``doctor``: what they list is what there is."""
+
+import re
+
+import numpy as np
+import pytest
+
+from robusteval.config import shipped
+from robusteval.data import DATASETS, load
+from robusteval.methods import METHODS
+from robusteval.models import MODELS
+from robusteval.runtime import Runtime
+
+
+def first_column(out: str) -> list[str]:
+    return [line.split("  ")[0] for line in out.splitlines()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("what", "names"), [("models", MODELS), ("datasets", DATASETS), ("suites", shipped()), ("methods", METHODS)]
+)
+def test_ls_names_all_there_are(cli, what, names):
+    code, out, err = cli("ls", what)
+    assert (code, err) == (0, "")
+    assert first_column(out)[: len(names)] == list(names)
+
+
+def test_ls_corruptions_tells_the_fifteen_from_the_held_out(cli):
+    lines = cli("ls", "corruptions").out.splitlines()
+    assert sum(line.endswith("one of the 15") for line in lines) == 15
+    assert sum(line.endswith("held out") for line in lines) == 4
+
+
+def test_ls_methods_says_what_training_costs(cli):
+    cost = {line.split()[0]: line.split()[1] for line in cli("ls", "methods").out.splitlines()[1:-1]}
+    assert (cost["standard"], cost["advprop"], cost["entprop"]) == ("1.00", "5.33", "1.20")
+
+
+def test_ls_suites_counts_cells(cli):
+    quick = next(line for line in cli("ls", "suites").out.splitlines() if line.startswith("quick"))
+    assert quick.split()[1] == "5"
+
+
+def test_ls_runs(cli, finished):
+    out = cli("ls", "runs", "--out", finished).out
+    assert [re.split(" {2,}", line)[1:] for line in out.splitlines()[1:]] == [
+        ["done", "entprop [red]", "clean"],
+        ["done", "standard", "clean"],
+    ]
+    assert cli("ls", "runs", "--out", "nowhere").out == "RUN  STATUS  LABEL  JUDGED BY\n"
+
+
+def test_show_a_run_by_the_beginning_of_its_id(cli, finished):
+    code, out, _ = cli("show", "cifar10-sample-resnet8-entprop", "--out", finished)
+    assert code == 0
+    assert "passes:      forward main=64 aux=12; backward main=64 aux=12" in out  # k = 0.2 of 32 images is 6, twice
+    assert "status:      done" in out
+    assert [line.split()[0] for line in out.splitlines()[-2:]] == ["clean", "clean"]
+
+
+def test_show_a_method(cli):
+    code, out, _ = cli("show", "entprop")
+    assert code == 0
+    assert METHODS["entprop"].card.url in out
+    assert re.search(r"^k +0\.2$", out, re.MULTILINE)
+
+
+def test_data_verify_says_whether_it_is_the_known_content(cli, small_cifar):
+    code, out, _ = cli("data", "verify")
+    assert code == 0
+    assert out.count(" verified ") == 2
+    code, out, _ = cli("data", "verify", "cifar10", "--data-dir", small_cifar)
+    assert code == 1
+    assert out.count(" unverified ") == 2
+    assert load("cifar10", "test", data_dir=small_cifar).digest[:16] in out
+
+
+def test_data_export_writes_what_was_loaded(cli, tmp_path):
+    code, out, _ = cli("data", "export", "cifar10-sample", tmp_path / "files", "--limit", "20")
+    assert code == 0
+    assert "train: 20 images" in out
+    with np.load(tmp_path / "files" / "cifar10-sample-test.npz") as arrays:
+        expected = load("cifar10-sample", "test").first(20)
+        assert arrays["images"].transpose(0, 3, 1, 2).tolist() == expected.images.tolist()
+        assert arrays["labels"].tolist() == expected.labels.tolist()
+
+
+def test_doctor_reports_the_machine_and_the_data(cli, small_cifar):
+    code, out, _ = cli("doctor", "--data-dir", small_cifar)
+    assert code == 0
+    assert "data         cifar10-sample: verified" in out
+    assert "data         cifar10: unverified" in out
+    assert re.search(r"^data         cifar100: cifar100 train: not found in ", out, re.MULTILINE)
+    assert out.splitlines()[-1] == "ready"
+
+
+def test_doctor_says_so_when_the_embedded_images_are_damaged(cli, monkeypatch):
+    from robusteval.data import sample
+    from robusteval.errors import UserError
+
+    def read(split):
+        raise UserError("sample: damaged")
+
+    monkeypatch.setattr(sample, "read", read)
+    code, out, _ = cli("doctor")
+    assert code == 1
+    assert out.splitlines()[-1].startswith("not ready")
+
+
+def test_doctor_says_when_the_allocator_is_not_tuned(cli, monkeypatch):
+    import torch
+
+    runtime = Runtime(torch.device("cpu"), 1, "system")
+    monkeypatch.setattr("robusteval.runtime.prepare", lambda: runtime)
+    assert "allocator    system: CPU work may take longer" in cli("doctor").out

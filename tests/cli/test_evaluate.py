@@ -1,0 +1,117 @@
+"""``eval``: one JSON measurement a line, the numbers those of a straight computation."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from robusteval.data import load
+from robusteval.models import build
+from robusteval.models.weights import load_state, read_state
+from robusteval.stats import wilson
+
+# Read before the tests' own environment takes their place.
+DATA, CHECKPOINTS = os.environ.get("ROBUSTEVAL_DATA"), os.environ.get("ROBUSTEVAL_CHECKPOINTS")
+KEYS = ["task", "metric", "value", "n", "low", "high", "where"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """Somebody's checkpoint: wrapped, prefixed, in PyTorch's format."""
+    torch.manual_seed(0)
+    network = build("resnet8", classes=10, normalize="imagenet")
+    path = tmp_path_factory.mktemp("weights") / "model.th"
+    state = {f"module.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, path)
+    return path
+
+
+def straight_accuracy(checkpoint: Path, normalize: str, n: int) -> float:
+    network = build("resnet8", classes=10, normalize=normalize).eval()
+    load_state(network, read_state(checkpoint), where="here")
+    images = load("cifar10-sample", "test").first(n)
+    with torch.no_grad():
+        right = network(images.images.float() / 255).argmax(1) == images.labels
+    return float(right.float().mean())
+
+
+def test_json_lines_on_standard_output_and_nothing_else(cli, checkpoint):
+    code, out, err = cli(
+        "eval", "resnet8", "--checkpoint", checkpoint, "--normalize", "imagenet", "--limit", "60",
+        "--tasks", "clean,pgd", "--set", "pgd.steps=1", "--set", "pgd.epsilon=0", "--json",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    clean, pgd = (json.loads(line) for line in out.splitlines())
+    assert list(clean) == list(pgd) == KEYS
+    expected = straight_accuracy(checkpoint, "imagenet", 60)
+    low, high = wilson(expected * 60, 60)
+    assert clean == {
+        "task": "clean",
+        "metric": "accuracy",
+        "value": pytest.approx(expected),
+        "n": 60,
+        "low": pytest.approx(low),
+        "high": pytest.approx(high),
+        "where": {"branch": "main"},
+    }
+    assert (pgd["value"], pgd["where"]["epsilon"], pgd["where"]["steps"]) == (pytest.approx(expected), "0", 1)
+
+
+def test_the_normalisation_is_the_data_sets_unless_said(cli, checkpoint):
+    _, out, _ = cli("eval", "resnet8", "--checkpoint", checkpoint, "--limit", "200", "--json")
+    assert json.loads(out)["value"] == pytest.approx(straight_accuracy(checkpoint, "cifar10", 200))
+
+
+def test_corruptions_give_a_line_per_cell_and_their_mean(cli, checkpoint):
+    arguments = ["--tasks", "corruption", "--set", 'corruption.names=["fog", "contrast"]', "--limit", "40"]
+    _, out, _ = cli("eval", "resnet8", "--checkpoint", checkpoint, *arguments, "--json")
+    *cells, mean = (json.loads(line) for line in out.splitlines())
+    assert [(cell["where"]["corruption"], cell["where"]["severity"]) for cell in cells] == [
+        (name, severity) for name in ("fog", "contrast") for severity in range(1, 6)
+    ]
+    assert mean["metric"] == "mean_accuracy"
+    assert mean["value"] == pytest.approx(sum(cell["value"] for cell in cells) / 10)
+
+
+def test_a_table_for_people(cli, checkpoint):
+    code, out, err = cli("eval", "resnet8", "--checkpoint", checkpoint, "--normalize", "imagenet", "--limit", "60")
+    assert (code, err) == (0, "")
+    head, row = out.splitlines()
+    assert head.split() == ["TASK", "METRIC", "VALUE", "LOW", "HIGH", "N", "WHERE"]
+    assert row.split()[:4] == ["clean", "accuracy", f"{100 * straight_accuracy(checkpoint, 'imagenet', 60):.2f}", "%"]
+
+
+def test_the_deployed_weights_of_a_run_score_as_recorded(cli, finished):
+    (folder,) = finished.glob("runs/*standard*")
+    _, out, _ = cli("eval", "resnet8", "--checkpoint", folder / "deployed.safetensors", "--limit", "64", "--json")
+    _, shown, _ = cli("show", folder.name, "--out", finished)
+    assert f"{100 * json.loads(out)['value']:.2f} %" in shown.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "clean,pdg"], "eval: unknown task 'pdg'; did you mean 'pgd'"),
+        (["--set", "pgd.steps=3"], "unknown task 'pgd'; allowed: clean"),
+        (["--normalize", "cifar"], "unknown normalisation 'cifar'"),
+    ],
+)
+def test_mistakes(cli, checkpoint, arguments, message):
+    code, out, err = cli("eval", "resnet8", "--checkpoint", checkpoint, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.data
+def test_a_published_checkpoint_scores_its_published_error(cli):
+    if not DATA or not CHECKPOINTS:
+        pytest.skip("ROBUSTEVAL_DATA or ROBUSTEVAL_CHECKPOINTS is not set")
+    path = Path(CHECKPOINTS) / "akamaster_resnet20-12fca82f.th"
+    code, out, _ = cli(
+        "eval", "resnet20", "--checkpoint", path, "--dataset", "cifar10", "--data-dir", DATA,
+        "--normalize", "imagenet", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["value"] == 1 - 0.0827

@@ -1,0 +1,118 @@
+"""``run``, ``train`` and ``report`` from the command line."""
+
+import csv
+import re
+
+import pytest
+
+from robusteval import store
+from robusteval.methods.entprop import EntProp
+from robusteval.tasks.clean import Clean
+
+TINY = ["--limit", "64", "--set", "training.epochs=1", "--set", "training.batch_size=32"]
+
+
+def test_a_run_ends_by_naming_the_report(cli, finished):
+    code, out, err = cli("run", finished.parent / "two.toml", "--out", finished, "--limit", "64")
+    assert code == 0
+    assert "2 of 2 cells are done already" in err
+    assert out.splitlines()[-1] == f"report: {finished / 'leaderboard.html'}"
+    assert (finished / "leaderboard.html").exists()
+    with (finished / "leaderboard.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert any("standard" in cell for row in rows for cell in row)
+    assert "entprop [red]" in out
+
+
+def test_a_failing_cell_is_told_and_does_not_stop_the_others(cli, finished, tmp_path, monkeypatch):
+    real = EntProp.step
+
+    def step(self, model, batch, backward):
+        logs = real(self, model, batch, backward)
+        return logs | {"loss": logs["loss"] * float("nan")}
+
+    suite = finished.parent / "two.toml"
+    with monkeypatch.context() as patch:
+        patch.setattr(EntProp, "step", step)
+        code, out, err = cli("run", suite, "--out", tmp_path / "out", "--limit", "64")
+    assert code == 1
+    assert re.search(r"^standard seed 0 .*: done after ", err, re.MULTILINE)
+    assert re.search(r"^entprop \[red\] seed 0 .*: failed: training: Diverged: loss is not finite", err, re.MULTILINE)
+    assert "Traceback" not in err
+    assert out.splitlines()[-1].startswith("report: ")
+    code, _, err = cli("run", suite, "--out", tmp_path / "out", "--limit", "64")
+    assert code == 0
+    assert "1 of 2 cells are done already" in err
+    assert {stored.run.status for stored in store.find_runs(tmp_path / "out")} == {"done"}
+
+
+def test_an_interrupted_run_says_how_to_go_on(cli, finished, tmp_path, monkeypatch):
+    suite = finished.parent / "two.toml"
+    with monkeypatch.context() as patch:
+        patch.setattr(Clean, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        code, out, err = cli("run", suite, "--out", tmp_path / "out", "--limit", "64")
+    assert (code, out) == (130, "")
+    assert err == "interrupted: the same command resumes where it stopped\n"
+    (stored,) = store.find_runs(tmp_path / "out")
+    assert stored.run.status == "running"
+    assert stored.run.weights_sha256 is not None
+    assert cli("run", suite, "--out", tmp_path / "out", "--limit", "64").code == 0
+
+
+def test_a_run_that_another_process_works_on_is_skipped(cli, finished, tmp_path):
+    suite = finished.parent / "two.toml"
+    (name,) = (path.name for path in finished.glob("runs/*standard*"))
+    with store.locked(tmp_path / "out" / "runs" / name):
+        code, _, err = cli("run", suite, "--out", tmp_path / "out", "--limit", "64")
+    assert code == 1
+    assert "entprop [red] seed 0 (resnet8, cifar10-sample): done" in err
+    assert "skipped: " in err
+    assert "another process works on this run" in err
+
+
+def test_only_seed_and_set_choose_the_cells(cli, finished, tmp_path):
+    arguments = ["--only", "standard", "--seed", "3", "--seed", "4", "--set", "training.epochs=2"]
+    code, _, _ = cli("run", finished.parent / "two.toml", *arguments, "--limit", "64", "--out", tmp_path / "out")
+    assert code == 0
+    runs = [stored.run for stored in store.find_runs(tmp_path / "out")]
+    assert sorted((run.label, run.seed, run.training["epochs"]) for run in runs) == [
+        ("standard", 3, 2),
+        ("standard", 4, 2),
+    ]
+
+
+def test_a_dry_run_says_what_is_there_and_what_it_costs_and_writes_nothing(cli, finished, tmp_path):
+    suite = finished.parent / "two.toml"
+    code, out, _ = cli("run", suite, "--dry-run", "--out", tmp_path / "out", "--limit", "64")
+    assert code == 0
+    assert not (tmp_path / "out").exists()
+    head, first, second, total, how = out.splitlines()
+    assert head.split() == ["CELL", "METHOD", "STATE", "FLOPS", "MINUTES"]
+    assert re.match(r"cifar10-sample-resnet8-standard-s0-\w{8} +standard +new +\d\.\d\de\+\d\d +\d+\.\d$", first)
+    assert re.match(r"cifar10-sample-resnet8-entprop-s0-\w{8} +entprop \[red\] +new +", second)
+    flops = [float(line.split()[-2]) for line in (first, second, total)]
+    assert flops[0] + flops[1] == pytest.approx(flops[2], rel=0.01)
+    assert flops[1] > flops[0]
+    assert "timed just now on cpu" in how
+    _, out, _ = cli("run", suite, "--dry-run", "--out", finished, "--limit", "64")
+    assert [line.split()[-3:] for line in out.splitlines()[1:3]] == [["done", "0.00e+00", "0.0"]] * 2
+
+
+def test_train_names_the_weights_and_judges_nothing(cli, tmp_path):
+    settings = ["--set", "k=0.5", *TINY[2:]]
+    code, out, err = cli("train", "entprop", *settings, "--limit", "64", "--seed", "5", "--out", tmp_path / "out")
+    assert code == 0
+    (stored,) = store.find_runs(tmp_path / "out")
+    assert out == f"{stored.folder / 'deployed.safetensors'}\n"
+    assert (stored.run.options["k"], stored.run.seed, stored.tasks) == (0.5, 5, ())
+    assert "done after" in err
+
+
+def test_report_gathers_runs_of_several_folders_once(cli, finished, tmp_path):
+    (one,) = finished.glob("runs/*standard*")
+    code, out, _ = cli("report", finished, one, "--out", tmp_path / "report")
+    assert code == 0
+    assert out.splitlines()[-1] == f"report: {tmp_path / 'report' / 'leaderboard.html'}"
+    with (tmp_path / "report" / "leaderboard.csv").open() as file:
+        rows = sorted((row["method"], row["branch"]) for row in csv.DictReader(file))
+    assert rows == [("entprop", "aux"), ("entprop", "main"), ("standard", "main")]
