@@ -79,6 +79,16 @@ def branch_names(model: nn.Module) -> tuple[str, ...]:
     return (MAIN, *norms[0].aux_bn) if norms else (MAIN,)
 
 
+def branches_in(keys: Iterable[str]) -> tuple[str, ...]:
+    """The further branches that state-dict keys speak of, in the order of the first layer that has them.
+
+    >>> branches_in(["bn1.weight", "bn1.aux_bn.aux.weight", "bn1.aux_bn.aux.bias"])
+    ('aux',)
+    """
+    found = (re.search(r"\.aux_bn\.(\w+)\.\w+$", key) for key in keys)
+    return tuple(dict.fromkeys(match[1] for match in found if match))
+
+
 def add_branches(model: nn.Module, names: Iterable[str]) -> None:
     """Gives every BatchNorm layer further branches, each starting as a copy of the main one.
 

@@ -39,7 +39,8 @@ def evaluate(
 
     Args:
         model: Name of the network (`robusteval ls models`).
-        checkpoint: A safetensors file, or a PyTorch checkpoint that holds plain tensors.
+        checkpoint: A safetensors file, or a PyTorch checkpoint that holds plain tensors; of a run's
+            `weights.safetensors` every branch is judged.
         dataset: Name of a data set; its test images are used.
         tasks: Names of tasks, with commas: clean, corruption, pgd.
         settings: A changed option, e.g. `pgd.steps=50` or `corruption.limit=1000`; may be repeated.
@@ -47,7 +48,7 @@ def evaluate(
             data set's.
         json_lines: Print a JSON object per measurement: task, metric, value, n, low, high, where.
     """
-    from robusteval.branches import MAIN
+    from robusteval.branches import MAIN, add_branches, branch_names, branches_in, keep_branch
     from robusteval.data import DATASETS, load
     from robusteval.models import build
     from robusteval.models.weights import load_state, read_state
@@ -58,9 +59,13 @@ def evaluate(
     asked = _tasks(tasks, settings)
     images = load(dataset, "test", data_dir=data_dir).first(limit)
     network = build(model, classes=len(images.classes), normalize=normalize or DATASETS[dataset].family)
-    load_state(network, read_state(checkpoint), where=str(checkpoint))
+    state = read_state(checkpoint)
+    if branches := branches_in(state):
+        add_branches(network, branches)
+    load_state(network, state, where=str(checkpoint))
     runtime = prepare(device, threads)
-    models = {MAIN: network.to(runtime.device).eval()}
+    network = network.to(runtime.device).eval()
+    models = {name: keep_branch(network, name) for name in branch_names(network)}
     found: list[Measurement] = []
     with display_for(errors()) as display:
         display.cell(f"{model} on {dataset}")

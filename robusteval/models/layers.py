@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -67,3 +68,28 @@ def initialise(model: nn.Module, *, fan: Literal["fan_in", "fan_out"]) -> None:
             nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
+
+
+def _pixels_first(x: Tensor) -> bool:
+    """Whether a pixel's channels lie together in memory (channels-last) and not each channel's pixels."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def global_average(x: Tensor) -> Tensor:
+    """The mean over the pixels of each channel, (B, C) of (B, C, H, W).
+
+    In channels-last layout the mean is taken of a permuted view. The values are the same, but the gradient then comes
+    back in the layout of x: torch would make it contiguous, and the layers below would mix both layouts, at up to ten
+    times the time.
+    """
+    return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1) if _pixels_first(x) else x.mean((2, 3))
+
+
+def subsample(x: Tensor, *, padding: int) -> Tensor:
+    """Every second pixel, with ``padding`` zero channels before and after: (B, C + 2 padding, ceil(H/2), ceil(W/2)).
+
+    Permuted in channels-last layout for the reason given at `global_average`.
+    """
+    if _pixels_first(x):
+        return F.pad(x.permute(0, 2, 3, 1)[:, ::2, ::2], (padding, padding)).permute(0, 3, 1, 2)
+    return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, padding, padding))

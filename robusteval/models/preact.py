@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robusteval.models.layers import Normalization, Normalize, conv, initialise
+from robusteval.models.layers import Normalization, Normalize, conv, global_average, initialise
 
 
 class PreActBlock(nn.Module):
@@ -65,5 +65,5 @@ class PreActResNet(nn.Module):
         out = self.conv1(self.normalize(x))
         for name in self.stages:
             out = getattr(self, name)(out)
-        logits: Tensor = self.linear(F.relu(self.bn(out)).mean((2, 3)))
+        logits: Tensor = self.linear(global_average(F.relu(self.bn(out))))
         return logits

@@ -13,7 +13,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robusteval.models.layers import Normalization, Normalize, conv, initialise
+from robusteval.models.layers import Normalization, Normalize, conv, global_average, initialise, subsample
 
 
 class ZeroPadShortcut(nn.Module):
@@ -25,7 +25,7 @@ class ZeroPadShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The shortcut (B, outputs, ceil(H / 2), ceil(W / 2))."""
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
+        return subsample(x, padding=self.padding)
 
 
 def shortcut(inputs: int, outputs: int, *, stride: int, option: Literal["A", "B"]) -> nn.Module:
@@ -99,5 +99,5 @@ class ResNet(nn.Module):
         out = F.relu(self.bn1(self.conv1(self.normalize(x))))
         for name in self.stages:
             out = getattr(self, name)(out)
-        logits: Tensor = self.linear(out.mean((2, 3)))
+        logits: Tensor = self.linear(global_average(out))
         return logits

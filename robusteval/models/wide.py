@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robusteval.models.layers import Normalization, Normalize, conv, initialise
+from robusteval.models.layers import Normalization, Normalize, conv, global_average, initialise
 
 
 class WideBlock(nn.Module):
@@ -70,5 +70,5 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The logits (B, classes) of images (B, 3, H, W) in [0, 1]; any height and width."""
         out = self.block3(self.block2(self.block1(self.conv1(self.normalize(x)))))
-        logits: Tensor = self.fc(F.relu(self.bn1(out)).mean((2, 3)))
+        logits: Tensor = self.fc(global_average(F.relu(self.bn1(out))))
         return logits

@@ -11,6 +11,7 @@ from robusteval.data import load
 from robusteval.models import build
 from robusteval.models.weights import load_state, read_state
 from robusteval.stats import wilson
+from robusteval.store import load_run
 
 # Read before the tests' own environment takes their place.
 DATA, CHECKPOINTS = os.environ.get("ROBUSTEVAL_DATA"), os.environ.get("ROBUSTEVAL_CHECKPOINTS")
@@ -88,6 +89,15 @@ def test_the_deployed_weights_of_a_run_score_as_recorded(cli, finished):
     _, out, _ = cli("eval", "resnet8", "--checkpoint", folder / "deployed.safetensors", "--limit", "64", "--json")
     _, shown, _ = cli("show", folder.name, "--out", finished)
     assert f"{100 * json.loads(out)['value']:.2f} %" in shown.splitlines()[-1]
+
+
+def test_every_branch_of_a_runs_weights_is_judged(cli, finished):
+    (folder,) = finished.glob("runs/*entprop*")
+    _, out, _ = cli("eval", "resnet8", "--checkpoint", folder / "weights.safetensors", "--limit", "64", "--json")
+    judged = {line["where"]["branch"]: line["value"] for line in map(json.loads, out.splitlines())}
+    stored = {m.where["branch"]: m.value for task in load_run(folder).tasks for m in task.measurements}
+    assert judged == stored
+    assert set(judged) == {"main", "aux"}
 
 
 @pytest.mark.parametrize(

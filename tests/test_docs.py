@@ -1,0 +1,74 @@
+"""README and docs against the program: its commands parse, its suite resolves, its links and its method table hold."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from robusteval.cells import expand, tasks_of
+from robusteval.cli import app
+from robusteval.config import parse_suite
+from robusteval.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def blocks(text, language=""):
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for of, block in fences if of == language]
+
+
+COMMANDS = [
+    command.strip()
+    for block in blocks(README)
+    for line in block.replace("\\\n", " ").splitlines()
+    for command in line.split("#")[0].split("&&")
+    if command.strip().startswith("robusteval")
+]
+
+
+def test_there_are_commands_to_check():
+    assert "robusteval run" in COMMANDS
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_readme_parse(command):
+    app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+def test_inline_commands_name_commands_that_exist():
+    named = set(re.findall(r"`robusteval ([a-z]+)", README)) | set(re.findall(r"^\| `([a-z]+)[ `]", README, re.MULTILINE))
+    known = {name for name in app if not name.startswith("-")}
+    assert {"run", "eval", "show", "doctor"} <= named & known
+    assert named - {*METHODS} <= known
+
+
+def test_the_suite_of_the_readme_resolves():
+    (text,) = blocks(README, "toml")
+    suite = parse_suite(tomllib.loads(text), "README.md")
+    assert len(expand(suite)) == 12
+    assert [task.name for task in tasks_of(suite)] == ["corruption", "pgd"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def method_row(name):
+    method = METHODS[name]
+    card, law = method.card, method().passes()
+    passes = sum(law.backward_by_branch.values())
+    paper = f"[{card.title}]({card.url}), {card.venue} {card.year}"
+    return f"| `{name}` | {', '.join(method.branches)} | {passes:g} | {law.flops:.2f} | {paper} |"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_its_row_in_the_readme(name):
+    assert method_row(name) in README.splitlines()
