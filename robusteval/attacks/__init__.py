@@ -1,0 +1,7 @@
+"""Attacks: pure functions from images to images inside the ball that they were given."""
+
+from robusteval.attacks.geometry import random_start
+from robusteval.attacks.objectives import OBJECTIVES, Objective
+from robusteval.attacks.pgd import pgd
+
+__all__ = ["OBJECTIVES", "Objective", "pgd", "random_start"]

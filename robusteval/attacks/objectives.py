@@ -1,0 +1,20 @@
+"""What an attack drives up: per-sample functions of logits and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from robusteval.losses import cross_entropy, margin
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""(logits (B, K), y (B,)) -> (B,), higher where the sample is closer to being wrong."""
+
+
+def negative_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Highest other logit minus the label's (B,) (Carlini and Wagner, 2017, arXiv:1608.04644, sec. V-A)."""
+    return -margin(logits, y)
+
+
+OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": negative_margin}

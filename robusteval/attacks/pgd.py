@@ -1,0 +1,83 @@
+"""Projected gradient descent (Madry et al., 2018, arXiv:1706.06083)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from robusteval.attacks.geometry import BALLS
+from robusteval.attacks.objectives import Objective
+from robusteval.cost import timed
+from robusteval.losses import cross_entropy
+from robusteval.modes import evaluating, frozen_statistics
+from robusteval.options import Norm
+
+Mode = Literal["eval", "train", "train-frozen-stats"]
+
+
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epsilon: float,
+    step: float,
+    steps: int,
+    norm: Norm = "Linf",
+    start: Tensor | None = None,
+    targeted: bool = False,
+    mode: Mode = "eval",
+    loss: Objective = cross_entropy,
+) -> Tensor:
+    """The last iterate of projected gradient ascent on the loss: images in [0, 1] within epsilon of x.
+
+    One step with ``step >= epsilon`` and no start is the fast gradient (sign) method (Goodfellow et al., 2015,
+    arXiv:1412.6572). Only the gradient of the input is computed: a step costs 2 forward-equivalents, and no
+    parameter's ``.grad`` is touched. Works under the caller's ``no_grad``; under its autocast, the gradients
+    have that precision and the iterates that of x. No tensor of the caller changes.
+
+    Args:
+        model: takes images in [0, 1], returns logits (B, K).
+        x: float32 (B, ...) in [0, 1].
+        y: int64 (B,) labels; the classes to be reached when ``targeted``.
+        epsilon: radius of the ball, in units of the pixel range.
+        step: length of a step in the ball's norm.
+        steps: number of steps, each a forward and a backward pass.
+        norm: norm of the ball and of the steps.
+        start: perturbation (shape of x) to begin from, projected first (`random_start`); None begins at x.
+        targeted: descend instead of ascend.
+        mode: how the network runs meanwhile. ``eval``: in eval mode. ``train``: as it is being trained, BatchNorm's
+            running statistics move. ``train-frozen-stats``: as it is being trained, running statistics stay.
+            The two need a model in train mode. Every module's flag is as before afterwards.
+        loss: per-sample objective of (logits, y).
+    """
+    assert not torch.is_inference_mode_enabled(), "no gradient can be had in inference mode; no_grad is fine"
+    with timed("attack"), _running(model, mode), torch.enable_grad():
+        ball = BALLS[norm](x.detach(), epsilon)
+        point = ball.point(torch.zeros_like(x) if start is None else start.detach())
+        # A leaf that is added and not the model's input itself: FLOP counters of torch cannot follow the latter.
+        zero = torch.zeros_like(point, requires_grad=True)
+        for _ in range(steps):
+            gradient = _gradient(loss(model(point + zero), y).sum(), zero)
+            point = ball.step(point, -gradient if targeted else gradient, step)
+        return point
+
+
+def _running(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
+    """The context of a mode."""
+    if mode == "eval":
+        return evaluating(model)
+    assert model.training, f"mode {mode!r} attacks a network as it is being trained"
+    return frozen_statistics(model) if mode == "train-frozen-stats" else nullcontext()
+
+
+def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
+    """The derivative of the value; zero where the model's output does not depend on its input differentiably."""
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
+        if gradient is not None:
+            return gradient
+    return torch.zeros_like(leaf)

@@ -1,0 +1,127 @@
+"""Predictions that numbers are made of: fixed batch shape, eval mode, true float32, no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robusteval.data.sets import ImageSet
+from robusteval.errors import UserError
+from robusteval.modes import evaluating
+from robusteval.tasks.task import Context, Outcomes
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A batch of a set's images, padded to the fixed size with copies of the last image.
+
+    Attributes:
+        images: uint8 (B, 3, H, W).
+        labels: int64 (B,).
+        index: int64 (B,) positions in the set.
+        n: how many rows, from the first, are not padding.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    n: int
+
+
+def parts(data: ImageSet, batch_size: int) -> Iterator[Part]:
+    """The images in order, in batches that all have ``batch_size`` rows.
+
+    An image's place in its batch and the batch's shape, on which the last bits of a float result may depend,
+    are the same however many images the set has.
+    """
+    total = len(data.labels)
+    for begin in range(0, total, batch_size):
+        index = torch.arange(begin, begin + batch_size).clamp(max=total - 1)
+        yield Part(data.images[index], data.labels[index], index, min(batch_size, total - begin))
+
+
+def batches(data: ImageSet, context: Context) -> int:
+    """How many `parts` the set has."""
+    return -(-len(data.labels) // context.batch_size)
+
+
+def to_input(images: Tensor, device: torch.device) -> Tensor:
+    """Uint8 images as float32 in [0, 1] on the device, channels last in memory (convolutions run faster on it)."""
+    return images.to(device).to(torch.float32, memory_format=torch.channels_last) / 255
+
+
+def predict(model: nn.Module, x: Tensor, *, classes: int, where: str) -> Tensor:
+    """The class with the highest logit of each image, int64 (B,).
+
+    Args:
+        model: the network; its train/eval flags are restored.
+        x: float32 (B, 3, H, W) in [0, 1].
+        classes: number of logits that there have to be.
+        where: what the network is, for errors.
+
+    Raises:
+        UserError: the output is not (B, classes) or not finite.
+    """
+    with evaluating(model), torch.no_grad(), torch.autocast(x.device.type, enabled=False), true_float32():
+        logits = model(x)
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (len(x), classes):
+        raise UserError(f"{where}: the network's output is {shape}; allowed: logits {(len(x), classes)}")
+    if not bool(logits.isfinite().all()):
+        bad = int((~logits.isfinite()).any(dim=1).sum())
+        raise UserError(f"{where}: the network's logits are not finite on {bad} of {len(x)} images")
+    prediction: Tensor = logits.argmax(dim=1)
+    return prediction
+
+
+def judge(
+    models: Mapping[str, nn.Module],
+    data: ImageSet,
+    context: Context,
+    change: Callable[[Part], Tensor] | None = None,
+) -> dict[str, Outcomes]:
+    """Which images each network gets right.
+
+    Args:
+        models: branch name to network.
+        data: images and labels.
+        context: where; its progress advances by one a batch.
+        change: gives the uint8 images that the networks see instead of a part's; called once a batch, whatever
+            the number of networks.
+    """
+    right = {branch: np.zeros(len(data.labels), dtype=np.bool_) for branch in models}
+    for part in parts(data, context.batch_size):
+        x = to_input(part.images if change is None else change(part), context.device)
+        for branch, model in models.items():
+            rows = part.index[: part.n].numpy()
+            right[branch][rows] = correct(model, x, part, classes=len(data.classes), where=branch)
+        context.progress.advance()
+    return right
+
+
+def correct(model: nn.Module, x: Tensor, part: Part, *, classes: int, where: str) -> Outcomes:
+    """Which of a part's real rows, seen as x, the network gets right: bool (part.n,)."""
+    prediction = predict(model, x, classes=classes, where=where)
+    right: Outcomes = (prediction.cpu() == part.labels)[: part.n].numpy()
+    return right
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """A context without TensorFloat-32 and its like: torch uses it in GPU convolutions unless told otherwise."""
+    backends = torch.backends
+    # torch's stubs do not know these submodules.
+    units = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [unit.fp32_precision for unit in units]
+    try:
+        for unit in units:
+            unit.fp32_precision = "ieee"
+        yield
+    finally:
+        for unit, precision in zip(units, before, strict=True):
+            unit.fp32_precision = precision

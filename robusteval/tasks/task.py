@@ -1,0 +1,85 @@
+"""What a task is: it measures networks on images and yields numbers with their per-sample outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from robusteval.data.sets import ImageSet
+from robusteval.progress import Progress, Silent
+from robusteval.records import Measurement, Scalar
+from robusteval.stats import wilson
+
+Outcomes = npt.NDArray[np.bool_]
+"""(n,): which images were right, in the order of the data set."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how tasks measure.
+
+    Attributes:
+        device: where the networks are and the images go.
+        seed: of the evaluation's own draws (generated corruptions, random starts). Not that of training: networks
+            measured with one seed meet the same corrupted images and the same starts, so outcomes can be paired.
+        deployed: the branch that the method deploys.
+        batch_size: images in every batch, the last one padded, so that a result does not depend on how many
+            images follow.
+        data_dir: folder with data sets and published corruption files.
+        precision: of the gradients that attacks follow. Predictions are always float32.
+        progress: told of every batch.
+    """
+
+    device: torch.device
+    seed: int
+    deployed: str
+    batch_size: int = 500
+    data_dir: Path | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    progress: Progress = field(default_factory=Silent)
+
+
+class Observation(NamedTuple):
+    """A measurement and the outcomes behind it; None where it is derived from those of other measurements."""
+
+    measurement: Measurement
+    outcomes: Outcomes | None
+
+
+class Task(Protocol):
+    """Something to measure; tasks are `robusteval.options.options` classes.
+
+    Attributes:
+        name: the registry name.
+        version: raised when the same options would give other numbers.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
+        """Measurements of every network, each as soon as it is known.
+
+        Args:
+            models: branch name to the plain network of that branch, on the context's device. Left as they were.
+            data: the images.
+            context: where and how.
+
+        Raises:
+            UserError: a network whose output are no finite logits of the data's classes, or data that are not there.
+        """
+
+
+def accuracy(task: str, metric: str, outcomes: Outcomes, where: Mapping[str, Scalar]) -> Observation:
+    """The share of outcomes that are right, with its Wilson interval."""
+    k, n = int(outcomes.sum()), len(outcomes)
+    low, high = wilson(k, n)
+    measurement = Measurement(task=task, metric=metric, value=k / n, n=n, low=low, high=high, where=dict(where))
+    return Observation(measurement, outcomes)

@@ -1,0 +1,96 @@
+"""Small images and networks whose scores are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robusteval.data.sets import ImageSet
+from robusteval.randomness import Stream
+from robusteval.tasks.task import Context
+
+CLASSES = 5
+SPACING = 40
+"""Grey levels between the labels that are written into a pixel."""
+
+
+class Reads(nn.Module):
+    """Reads the label from the first pixel, rounded to the nearest written one: always right, no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        label = (x[:, 0, 0, 0] * 255 / SPACING).round().long()
+        return F.one_hot(label.clamp(0, CLASSES - 1), CLASSES).float()
+
+
+class Constant(nn.Module):
+    """Always answers class 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.zeros(len(x), CLASSES, device=x.device) + 0 * x.flatten(1).sum(1, keepdim=True)
+        logits[:, 2] += 1
+        return logits
+
+
+class Matches(nn.Module):
+    """The class whose pattern the image correlates with most: linear in the image, logits of a few units."""
+
+    def __init__(self, patterns: Tensor) -> None:
+        super().__init__()
+        self.patterns = nn.Parameter(patterns.flatten(1) / 100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - 0.5).flatten(1) @ self.patterns.T
+
+
+def _patterns() -> Tensor:
+    """One pattern of +-1 per class, (5, 3, 32, 32), smooth enough to survive a blur."""
+    coarse = Stream.of(11).uniform(torch.arange(CLASSES), 3, 4, 4) - 0.5
+    return F.interpolate(coarse, size=32, mode="nearest").sign()
+
+
+def _network() -> nn.Module:
+    """Convolutions, BatchNorm with statistics of its own, dropout; a frozen parameter."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=4, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(8 * 64, CLASSES),
+    )
+    model[1].running_mean.uniform_(-0.1, 0.1)
+    model[5].bias.requires_grad_(False)
+    return model.train()
+
+
+@pytest.fixture
+def data() -> ImageSet:
+    """53 images: their class's pattern at low contrast plus noise; the first pixel tells the label."""
+    index = torch.arange(53)
+    labels = Stream.of(12).integers(index, CLASSES)
+    noise = Stream.of(13).uniform(index, 3, 32, 32) - 0.5
+    values = 0.5 + 0.1 * _patterns()[labels] + 0.4 * noise
+    images = (values * 255).round().to(torch.uint8)
+    images[:, 0, 0, 0] = (labels * SPACING).to(torch.uint8)
+    return ImageSet("cifar10-sample", "test", images, labels, ("a", "b", "c", "d", "e"), "0" * 64, False)
+
+
+@pytest.fixture
+def network() -> Callable[[], nn.Module]:
+    return _network
+
+
+@pytest.fixture
+def known() -> Mapping[str, nn.Module]:
+    """Networks with known scores, as if they were branches."""
+    return {"reads": Reads(), "constant": Constant(), "linear": Matches(_patterns())}
+
+
+@pytest.fixture
+def context() -> Context:
+    return Context(torch.device("cpu"), seed=3, deployed="main", batch_size=16)

@@ -1,0 +1,219 @@
+"""Which images are judged, from which source, and what the options refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robusteval.corruptions import CORRUPTIONS, GENERATOR_VERSION, HELD_OUT, corrupt
+from robusteval.data.sets import ImageSet
+from robusteval.errors import UserError
+from robusteval.options import build
+from robusteval.stats import mean_interval, wilson
+from robusteval.tasks import Context, Corruption, Observation
+from robusteval.tasks.predict import predict, to_input
+
+
+class Brighter(nn.Module):
+    """Class 0 for images whose mean exceeds a half, else class 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.flatten(1).mean(1) - 0.5
+        return torch.stack([bright, -bright, *[bright - 9] * 3], dim=1)
+
+
+def cells(found: list[Observation]) -> dict[tuple[object, object, object], Observation]:
+    keys = ("branch", "corruption", "severity")
+    return {tuple(o.measurement.where.get(key) for key in keys): o for o in found}
+
+
+def test_cells_hold_what_the_generator_makes(
+    network: Callable[[], nn.Module], data: ImageSet, context: Context
+) -> None:
+    """Against the whole set corrupted and judged at once; the seed is the context's."""
+    task = Corruption(names=("fog", "speckle_noise"), severities=(2, 5))
+    models = {"main": network(), "aux": Brighter()}
+    found = cells(list(task.measure(models, data, context)))
+    assert len(found) == 2 * 2 * 2 + 2
+    for (branch, name, severity), observation in found.items():
+        if name is None:
+            continue
+        images = corrupt(data.images, name, severity, seed=3, index=torch.arange(53))
+        right = predict(models[branch], to_input(images, context.device), classes=5, where="") == data.labels
+        np.testing.assert_array_equal(observation.outcomes, right.numpy())
+        measurement = observation.measurement
+        assert (measurement.task, measurement.metric) == ("corruption", "accuracy")
+        assert (measurement.low, measurement.high) == wilson(int(right.sum()), 53)
+        assert measurement.where == {
+            "branch": branch,
+            "corruption": name,
+            "severity": severity,
+            "source": "generated",
+            "generator": GENERATOR_VERSION,
+        }
+
+
+def test_the_mean_is_over_cells_and_its_interval_over_images(
+    network: Callable[[], nn.Module], data: ImageSet, context: Context
+) -> None:
+    task = Corruption(names=("gaussian_noise", "contrast", "pixelate"), severities=(1, 5))
+    found = list(task.measure({"main": network(), "aux": Brighter()}, data, context))
+    for branch in ("main", "aux"):
+        outcomes = [o.outcomes for o in found if o.measurement.where["branch"] == branch and o.outcomes is not None]
+        (mean,) = [
+            o for o in found if o.measurement.where["branch"] == branch and o.measurement.metric == "mean_accuracy"
+        ]
+        assert mean.outcomes is None
+        assert mean.measurement.value == pytest.approx(np.mean([right.mean() for right in outcomes]))
+        assert mean.measurement.n == 53
+        interval = mean_interval(np.mean(outcomes, axis=0))
+        assert (mean.measurement.low, mean.measurement.high) == pytest.approx(interval)
+        assert mean.measurement.where == {
+            "branch": branch,
+            "corruptions": 3,
+            "severities": 2,
+            "source": "generated",
+            "generator": GENERATOR_VERSION,
+        }
+
+
+def test_the_default_is_the_benchmark(known: Mapping[str, nn.Module], data: ImageSet, context: Context) -> None:
+    found = list(Corruption(limit=3).measure({"main": known["constant"]}, data, context))
+    done = [(o.measurement.where.get("corruption"), o.measurement.where.get("severity")) for o in found[:-1]]
+    assert done == [(name, severity) for name in CORRUPTIONS for severity in (1, 2, 3, 4, 5)]
+    last = found[-1].measurement
+    assert (last.where["corruptions"], last.where["severities"]) == (15, 5)
+    assert last.value == (data.labels[:3] == 2).numpy().mean()
+
+
+def test_images_are_made_once_for_all_networks(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counted(images: Tensor, name: str, severity: int, *, seed: int, index: Tensor) -> Tensor:
+        made.append(len(images))
+        return corrupt(images, name, severity, seed=seed, index=index)
+
+    monkeypatch.setattr("robusteval.tasks.corruption.corrupt", counted)
+    list(Corruption(names=("contrast",), severities=(1,)).measure(known, data, context))
+    assert made == [16, 16, 16, 5]
+
+
+@pytest.fixture
+def published(tmp_path: Path, data: ImageSet) -> Path:
+    """Files in the published layout whose images are all of one grey level: 10 times the severity, fog 100 more."""
+    folder = tmp_path / "CIFAR-10-C"
+    folder.mkdir()
+    labels = np.zeros((5, 10_000), dtype=np.uint8)
+    labels[:, :53] = data.labels.numpy()
+    np.save(folder / "labels.npy", labels.reshape(-1))
+    for name, level in (("fog", 100), ("contrast", 0)):
+        # A sparse file: only the rows that are read are written.
+        array = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, (50_000, 32, 32, 3))
+        for severity in range(1, 6):
+            array[(severity - 1) * 10_000 :][:60] = level + 10 * severity
+        array.flush()
+    return tmp_path
+
+
+class Level(nn.Module):
+    """Always answers class 0, and notes the grey levels that it saw, one for each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = (x * 255).round().flatten(1)
+        assert (levels == levels[:, :1]).all()
+        self.seen.add(int(levels[0, 0]))
+        return torch.eye(5)[torch.zeros(len(x), dtype=torch.long)]
+
+
+def test_published_files_are_read_by_name_and_severity(data: ImageSet, context: Context, published: Path) -> None:
+    data = replace(data, name="cifar10")
+    context = replace(context, data_dir=published)
+    model = Level()
+    for source in ("auto", "official"):
+        task = Corruption(names=("fog", "contrast"), severities=(2, 5), source=source)
+        model.seen.clear()
+        found = list(task.measure({"main": model}, data, context))
+        assert model.seen == {120, 150, 20, 50}
+        assert {o.measurement.where["source"] for o in found} == {"official"}
+        assert not any("generator" in o.measurement.where for o in found)
+        for observation in found[:-1]:
+            np.testing.assert_array_equal(observation.outcomes, (data.labels == 0).numpy())
+    # The limit reads the first images only; a prefix is still the benchmark's.
+    (first, _) = Corruption(names=("fog",), severities=(1,), limit=7).measure({"main": model}, data, context)
+    assert first.measurement.n == 7
+
+
+def test_files_are_found_through_the_environment(
+    data: ImageSet, context: Context, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBUSTEVAL_DATA", str(published))
+    task = Corruption(names=("fog",), severities=(1,))
+    (cell, _) = task.measure({"main": Level()}, replace(data, name="cifar10"), context)
+    assert cell.measurement.where["source"] == "official"
+
+
+def test_files_are_not_used_where_they_do_not_apply(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context, published: Path
+) -> None:
+    """The embedded sample and training images have no published files; `generated` does not look."""
+    context = replace(context, data_dir=published)
+    models = {"main": known["constant"]}
+    for images, source in (
+        (data, "auto"),
+        (replace(data, name="cifar10", split="train"), "auto"),
+        (replace(data, name="cifar10"), "generated"),
+    ):
+        (cell, _) = Corruption(names=("fog",), severities=(1,), source=source).measure(models, images, context)
+        assert cell.measurement.where["source"] == "generated"
+
+
+def test_a_folder_without_a_file_is_an_error_not_a_reason_to_generate(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context, published: Path
+) -> None:
+    task = Corruption(names=("fog", "snow"), severities=(1,))
+    with pytest.raises(UserError, match=r"snow.npy: there is no such file"):
+        list(task.measure(known, replace(data, name="cifar10"), replace(context, data_dir=published)))
+
+
+def test_official_files_that_are_not_there(known: Mapping[str, nn.Module], data: ImageSet, context: Context) -> None:
+    task = Corruption(source="official")
+    message = "corruption: no published files for {} test in .*folder: {}.; allowed without them: source = 'generated'"
+    for name, folder in (("cifar10", "CIFAR-10-C"), ("cifar10-sample", "none published")):
+        with pytest.raises(UserError, match=message.format(name, folder)):
+            list(task.measure(known, replace(data, name=name), replace(context, data_dir=Path("nowhere"))))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"names": ["gausian_noise"]}, "names: unknown corruption 'gausian_noise'; did you mean 'gaussian_noise'?"),
+        ({"names": []}, "names: .*at least 1"),
+        ({"names": ["fog", "snow", "fog"]}, "names: one is listed twice"),
+        ({"names": "fog"}, "names: .*tuple"),
+        ({"severities": [0, 1]}, "severities.0: .*greater than or equal to 1"),
+        ({"severities": [6]}, "severities.0: .*less than or equal to 5"),
+        ({"severities": [1, 1]}, "severities: one is listed twice"),
+        ({"source": "zenodo"}, "source: .*'auto', 'official' or 'generated'"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=rf"^quick.toml: {message}"):
+        build(Corruption, values, "quick.toml")
+
+
+def test_toml_arrays_and_held_out_names_are_accepted() -> None:
+    task = build(Corruption, {"names": [*HELD_OUT, "fog"], "severities": [3]}, "quick.toml")
+    assert (task.names, task.severities) == ((*HELD_OUT, "fog"), (3,))
+    assert hash(task) == hash(Corruption(names=(*HELD_OUT, "fog"), severities=(3,)))
