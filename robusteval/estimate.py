@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from robusteval.cost import FlopCount, forward_flops
 from robusteval.planning import Job
-from robusteval.runner import EVALUATION_SEED, network
+from robusteval.runner import judging, network
 from robusteval.runtime import Runtime
-from robusteval.tasks import Context, Task
+from robusteval.tasks import Task
 from robusteval.train import train
 
 TRAINING_STEPS = 3
 """Timed steps; one more before them warms up."""
-
-CPU_BATCH = 50
-"""Images in a batch while a task is timed on a CPU: enough to be representative, few enough to be quick."""
 
 
 class Estimate(NamedTuple):
@@ -110,15 +107,7 @@ def _probed(job: Job, task: Task, runtime: Runtime, *, units: int) -> _Probe:
     """The probe that some units of a task reported to."""
     probe = _Probe(units)
     model = network(job.cell, job.train).to(runtime.device).eval()
-    context = Context(
-        device=runtime.device,
-        seed=EVALUATION_SEED,
-        deployed=job.cell.method.deployed,
-        data_dir=job.data_dir,
-        progress=probe,
-    )
-    if runtime.device.type == "cpu":
-        context = replace(context, batch_size=CPU_BATCH)
+    context = judging(runtime, job.cell.method.deployed, probe, data_dir=job.data_dir)
     with suppress(_Enough):
         for _ in task.measure(dict.fromkeys(job.cell.method.branches, model), job.test, context):
             pass

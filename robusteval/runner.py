@@ -55,13 +55,7 @@ def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
             if not job.trained:
                 run = _train(job, run, runtime, progress)
             models = _restored(job, run, runtime)
-            context = Context(
-                device=runtime.device,
-                seed=EVALUATION_SEED,
-                deployed=run.deployed,
-                data_dir=job.data_dir,
-                progress=progress,
-            )
+            context = judging(runtime, run.deployed, progress, data_dir=job.data_dir)
             for task in job.missing:
                 with _kept(failures, task.name):
                     _measure(job, task, run, models, context, runtime)
@@ -72,6 +66,20 @@ def network(cell: Cell, data: ImageSet) -> nn.Module:
     """The cell's network with its initial weights: the same for every method at a seed."""
     torch.manual_seed(Stream.of(cell.seed).at("initial weights").seed)
     return build(cell.architecture, classes=len(data.classes), normalize=DATASETS[cell.dataset].family)
+
+
+def judging(runtime: Runtime, deployed: str, progress: Progress, *, data_dir: Path | None) -> Context:
+    """How tasks measure on this machine, the same for every run and checkpoint."""
+    return Context(
+        device=runtime.device,
+        seed=EVALUATION_SEED,
+        deployed=deployed,
+        # Small enough for a CPU's caches and for few padded images, large enough to keep a GPU busy.
+        batch_size=100 if runtime.device.type == "cpu" else 500,
+        data_dir=data_dir,
+        precision=choose_precision("auto", runtime.device),
+        progress=progress,
+    )
 
 
 @contextmanager

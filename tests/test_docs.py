@@ -42,7 +42,7 @@ def test_commands_of_the_readme_parse(command):
 
 
 def test_inline_commands_name_commands_that_exist():
-    named = set(re.findall(r"`robusteval ([a-z]+)", README)) | set(re.findall(r"^\| `([a-z]+)[ `]", README, re.MULTILINE))
+    named = {*re.findall(r"`robusteval ([a-z]+)", README), *re.findall(r"^\| `([a-z]+)[ `]", README, re.MULTILINE)}
     known = {name for name in app if not name.startswith("-")}
     assert {"run", "eval", "show", "doctor"} <= named & known
     assert named - {*METHODS} <= known

@@ -44,7 +44,7 @@ def test_task_flops_are_those_of_the_whole_task(tmp_path):
     training = module._training(job, RUNTIME)
     (total,) = estimate([job], RUNTIME)
     with FlopCount() as count:
-        context = Context(device=torch.device("cpu"), seed=0, deployed="main", batch_size=module.CPU_BATCH)
+        context = Context(device=torch.device("cpu"), seed=0, deployed="main", batch_size=100)
         list(Pgd(steps=2).measure({"main": network(job.cell, job.train).eval()}, job.test, context))
     assert total.flops - training.flops == count.flops > 0
 

@@ -52,9 +52,8 @@ def evaluate(
     from robusteval.data import DATASETS, load
     from robusteval.models import build
     from robusteval.models.weights import load_state, read_state
-    from robusteval.runner import EVALUATION_SEED
+    from robusteval.runner import judging
     from robusteval.runtime import prepare
-    from robusteval.tasks import Context
 
     asked = _tasks(tasks, settings)
     images = load(dataset, "test", data_dir=data_dir).first(limit)
@@ -69,9 +68,7 @@ def evaluate(
     found: list[Measurement] = []
     with display_for(errors()) as display:
         display.cell(f"{model} on {dataset}")
-        context = Context(
-            device=runtime.device, seed=EVALUATION_SEED, deployed=MAIN, data_dir=data_dir, progress=display
-        )
+        context = judging(runtime, MAIN, display, data_dir=data_dir)
         for task in asked:
             for measurement, _ in task.measure(models, images, context):
                 found.append(measurement)
