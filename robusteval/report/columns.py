@@ -81,7 +81,8 @@ def _short(one: Identity) -> str | None:
     if (task, metric) == ("clean", "accuracy"):
         return "clean_accuracy"
     if (task, metric) == ("corruption", "mean_accuracy"):
-        grid = f"{where.get('corruptions')}x{where.get('severities')}"
+        chosen = "_chosen" if "names" in where else ""  # not the benchmark's, however many they are
+        grid = f"{where.get('corruptions')}x{where.get('severities')}{chosen}"
         return f"corruption_accuracy_{clean(where.get('source'))}" + ("" if grid == "15x5" else f"_{grid}")
     return None
 
@@ -136,7 +137,8 @@ def _attack_text(where: Mapping[str, Scalar]) -> str:
 
 def _corruption_columns(key: str, one: Identity) -> list[Column]:
     where = dict(one[2])
-    grid = f"{where.get('corruptions')} corruptions {TIMES} {where.get('severities')} severities"
+    of = f" ({clean(where['names'])})" if "names" in where else ""
+    grid = f"{where.get('corruptions')} corruptions{of} {TIMES} {where.get('severities')} severities"
     # The tail tells the source, and the grid where it is not the benchmark's.
     tail = key.removeprefix("corruption_accuracy")
     shown = f"({tail[1:].replace('_', ', ')})"

@@ -75,8 +75,11 @@ class Corruption:
                 hits[branch] += right
                 where = {"branch": branch, "corruption": name, "severity": severity, **source}
                 yield accuracy(self.name, "accuracy", right, where)
+        mean_over: dict[str, Scalar] = {"corruptions": len(self.names), "severities": len(self.severities)}
+        if set(self.names) != set(CORRUPTIONS):
+            mean_over["names"] = " ".join(self.names)  # as many names as the benchmark's need not be the same ones
         for branch, count in hits.items():
-            where = {"branch": branch, "corruptions": len(self.names), "severities": len(self.severities), **source}
+            where = {"branch": branch, **mean_over, **source}
             yield Observation(_mean(self.name, count / len(cells), where), None)
 
     def _published(self, data: ImageSet, context: Context) -> Path | None:

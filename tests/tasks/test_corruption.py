@@ -78,6 +78,7 @@ def test_the_mean_is_over_cells_and_its_interval_over_images(
             "branch": branch,
             "corruptions": 3,
             "severities": 2,
+            "names": "gaussian_noise contrast pixelate",
             "source": "generated",
             "generator": GENERATOR_VERSION,
         }
@@ -217,3 +218,16 @@ def test_toml_arrays_and_held_out_names_are_accepted() -> None:
     task = build(Corruption, {"names": [*HELD_OUT, "fog"], "severities": [3]}, "quick.toml")
     assert (task.names, task.severities) == ((*HELD_OUT, "fog"), (3,))
     assert hash(task) == hash(Corruption(names=(*HELD_OUT, "fog"), severities=(3,)))
+
+
+def test_other_names_are_named_in_the_mean_and_the_benchmarks_own_are_not(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    def mean_where(names: tuple[str, ...]) -> dict[str, object]:
+        *_, last = Corruption(names=names, severities=(1,), limit=2).measure(known, data, context)
+        return last.measurement.where
+
+    # 15 names, but one of them is held out: not the benchmark's mean, though its size is the same.
+    other = (*CORRUPTIONS[:-1], "saturate")
+    assert mean_where(other)["names"] == " ".join(other)
+    assert "names" not in mean_where(CORRUPTIONS[::-1])
