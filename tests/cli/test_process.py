@@ -1,5 +1,6 @@
 """The command line as a process: how it starts, where its output goes, how it ends."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -72,7 +73,11 @@ def test_control_c_ends_with_code_130_and_one_line(tmp_path):
     arguments = ["train", "standard", "--limit", "64", "--out", "out", "--set", "training.epochs=10000"]
     settings = ["--set", "training.batch_size=64", "--device", "cpu", "--threads", "1"]
     command = [*ROBUSTEVAL, *arguments, *settings]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+    # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests may be such a job.
+    normal = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=normal
+    ) as process:
         try:
             while not list(tmp_path.glob("out/runs/*/run.json")):
                 assert process.poll() is None
