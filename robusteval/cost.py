@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from robusteval.allocator import release_memory
 from robusteval.branches import current_route
 
 _METER: ContextVar[Meter | None] = ContextVar("meter", default=None)
@@ -148,6 +149,7 @@ class Meter:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif Path("/proc/self/clear_refs").exists():
+            release_memory()
             try:
                 Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the resident peak so far
             except OSError:

@@ -8,12 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
+
 from robusteval.cost import FlopCount, forward_flops
 from robusteval.planning import Job
 from robusteval.runner import judging, network
 from robusteval.runtime import Runtime
 from robusteval.tasks import Task
-from robusteval.train import train
+from robusteval.train import Diverged, train
 
 TRAINING_STEPS = 3
 """Timed steps; one more before them warms up."""
@@ -46,6 +48,8 @@ class _Probe:
     def advance(self, amount: int = 1, note: str = "") -> None:
         """A unit is done."""
         if amount:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # else the time of launching kernels is taken for that of running them
             self.times.append(time.perf_counter())
         if len(self.times) > min(self.units, self.total):
             raise _Enough
@@ -79,7 +83,7 @@ def _training(job: Job, runtime: Runtime) -> Estimate:
     """FLOPs from the method's law, seconds from a few steps."""
     cell = job.cell
     probe = _Probe(1 + TRAINING_STEPS)
-    with suppress(_Enough):
+    with suppress(_Enough, Diverged):  # a training that diverges has cost what it has cost
         train(
             network(cell, job.train),
             cell.method,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -91,7 +90,7 @@ class Averages:
 
     def __init__(self, training: Training, *, steps: int) -> None:
         self.training = training
-        self.first = round(training.swa_start * steps)
+        self.first = min(round(training.swa_start * steps), steps - 1)
         self.count = 0
         self.weights: dict[str, Tensor] = {}
 
@@ -124,14 +123,12 @@ class Averages:
         self.weights = {name: torch.empty_like(parameters[name]).copy_(w).detach() for name, w in weights.items()}
 
     @torch.no_grad()
-    def applied(self, model: nn.Module) -> nn.Module:
-        """A copy of the model with the averaged weights; the model itself where there are none."""
-        if not self.weights:
-            return model
-        averaged = copy.deepcopy(model)
-        for name, p in averaged.named_parameters():
-            p.copy_(self.weights[name])
-        return averaged
+    def apply(self, model: nn.Module) -> bool:
+        """Puts the averaged weights into the model; whether there were any."""
+        parameters = dict(model.named_parameters())
+        for name, weight in self.weights.items():
+            parameters[name].copy_(weight)
+        return bool(self.weights)
 
 
 def reestimate(model: nn.Module, batches: Iterable[Any], run_step: Callable[[Any], None]) -> None:
@@ -146,8 +143,11 @@ def reestimate(model: nn.Module, batches: Iterable[Any], run_step: Callable[[Any
     momenta = [norm.momentum for norm in norms]
     try:
         for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch's cumulative average
+            # torch's cumulative average, whose first batch replaces what was there. Until then, and not after a
+            # reset, the old statistics serve attacks that run in eval mode.
+            norm.momentum = None
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.zero_()
         for batch in batches:
             run_step(batch)
     finally:

@@ -56,8 +56,22 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Radius = Annotated[float, BeforeValidator(fraction), Field(ge=0, allow_inf_nan=False)]
 """A perturbation size or step; a fraction such as ``"8/255"`` is accepted."""
-PixelRadius = Annotated[float, BeforeValidator(fraction), Field(ge=0, le=1, allow_inf_nan=False)]
-"""A `Radius` in the Linf norm of images in [0, 1]: more than 1 is a mistake of units."""
+Step = Annotated[float, BeforeValidator(fraction), Field(gt=0, allow_inf_nan=False)]
+"""The length of an attack's step; a fraction is accepted."""
+
+
+def in_pixel_units(norm: Norm, **radii: float) -> None:
+    """Refuses a radius or step that is more than the whole pixel range in the Linf norm: a mistake of units.
+
+    Raises:
+        ValueError: with the name of the first one.
+    """
+    for name, value in radii.items():
+        if norm == "Linf" and value > 1:
+            raise ValueError(
+                f"{name}: {written(value)} is more than the whole pixel range; "
+                'allowed for Linf: 0 to 1, for example "8/255"'
+            )
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

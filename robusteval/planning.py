@@ -59,6 +59,13 @@ def plan(suite: Suite, out: Path, *, data_dir: Path | None = None, limit: int | 
         name: (load(name, "train", data_dir=data_dir).first(limit), load(name, "test", data_dir=data_dir).first(limit))
         for name in suite.datasets
     }
+    for cell in cells:
+        images = len(sets[cell.dataset][0].labels)
+        if cell.training.batch_size > images:
+            raise UserError(
+                f"{suite.name}: training.batch_size: {cell.training.batch_size} is more than the {images} training "
+                f"images of {cell.dataset}; allowed: 1 to {images}"
+            )
     folders = [out / "runs" / cell.identity(sets[cell.dataset][0].ref()) for cell in cells]
     for folder, count in Counter(folders).items():
         if count > 1:
@@ -68,10 +75,16 @@ def plan(suite: Suite, out: Path, *, data_dir: Path | None = None, limit: int | 
     ]
 
 
+def renewed(job: Job) -> Job:
+    """The job as its folder stands now: another process may have worked on it since it was planned."""
+    return _job(job.cell, job.missing, job.train, job.test, job.folder, job.data_dir)
+
+
 def _job(
     cell: Cell, tasks: tuple[Task, ...], train: ImageSet, test: ImageSet, folder: Path, data_dir: Path | None
 ) -> Job:
     """The job of a cell, given what its folder holds."""
+    tasks = tuple(task.resolved(test, data_dir) for task in tasks)
     new = Job(cell, train, test, folder, state="new", trained=False, missing=tasks, data_dir=data_dir)
     there = store.names(folder)
     if store.RUN not in there:
@@ -80,9 +93,13 @@ def _job(
     sha256 = run.weights_sha256
     measured = {name.removeprefix(store.TASKS).removesuffix(".json") for name in there}
     missing = tuple(task for task in tasks if sha256 is None or task_key(task, test.ref(), sha256) not in measured)
+    for name in there:  # damage is to be found before hours of work, or a report, build on it
+        try:
+            store.read_bytes(folder, name)
+        except UserError:
+            if name in store.names(folder):  # else a running process removed it just now
+                raise
     if run.status == "done" and not missing and run.label == cell.label:
         return replace(new, state="done", trained=True, missing=())
-    for name in there:  # damage is to be found before hours of work build on it
-        store.read_bytes(folder, name)
     state: State = "failed" if run.status == "failed" else "half-done"
     return replace(new, state=state, trained=sha256 is not None, missing=missing)

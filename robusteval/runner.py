@@ -23,7 +23,7 @@ from robusteval.errors import UserError
 from robusteval.hardware import choose_precision
 from robusteval.models import build
 from robusteval.models.weights import load_state
-from robusteval.planning import Job
+from robusteval.planning import Job, renewed
 from robusteval.progress import Progress
 from robusteval.provenance import collect
 from robusteval.randomness import Stream
@@ -49,11 +49,15 @@ def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
     """
     with store.locked(job.folder):
         store.tidy(job.folder)
+        job = renewed(job)
+        if job.state == "done":
+            return store.read_record(job.folder, store.RUN, Run)
         failures: dict[str, Exception] = {}
         run = _begin(job, runtime)
         with _kept(failures, "training"):
             if not job.trained:
                 run = _train(job, run, runtime, progress)
+            store.remove(job.folder, CHECKPOINT)  # not before the weights are stored: a kill costs no training
             models = _restored(job, run, runtime)
             context = judging(runtime, run.deployed, progress, data_dir=job.data_dir)
             for task in job.missing:
@@ -138,7 +142,6 @@ def _train(job: Job, run: Run, runtime: Runtime, progress: Progress) -> Run:
     store.write_record(folder, store.HISTORY, store.History(epochs=trained.history))
     run = run.model_copy(update={"weights_sha256": sha256, "cost": trained.cost})
     store.write_record(folder, store.RUN, run)
-    store.remove(folder, CHECKPOINT)  # last: a kill before costs no training
     return run
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +39,7 @@ def prepare(device: str = "auto", threads: int | None = None) -> Runtime:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
+    from robusteval.allocator import tune_allocator
     from robusteval.hardware import choose_device
 
     if threads is not None:
@@ -52,17 +51,3 @@ def prepare(device: str = "auto", threads: int | None = None) -> Runtime:
     # float32 means float32: TensorFloat-32, torch's default for convolutions, keeps 10 bits of mantissa.
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # as above
     return Runtime(choose_device(device), torch.get_num_threads(), tune_allocator())
-
-
-def tune_allocator() -> str:
-    """Which allocator the process has: ``glibc, tuned`` after raising two thresholds of glibc's, else ``system``.
-
-    By default glibc hands every large block back to the kernel and faults it in again at the next step:
-    inference of small networks on the CPU then takes up to 2.8 times as long, and its time is erratic.
-    """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return "system"
-    libc = ctypes.CDLL(None)
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    raised = libc.mallopt(m_mmap_threshold, 1 << 30) and libc.mallopt(m_trim_threshold, 2**31 - 1)
-    return "glibc, tuned" if raised else "system"

@@ -23,7 +23,7 @@ CLASSES = 5
 
 
 class TinyNet(nn.Module):
-    """A small network with the traits that trip methods: a layer used twice, a dropout, a frozen part."""
+    """A small network with the traits that trip methods: a layer used twice and a frozen part in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()

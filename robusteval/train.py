@@ -99,7 +99,8 @@ class _Loop:
         self.precision = choose_precision(training.precision, device)
         layout = torch.channels_last if training.channels_last else torch.contiguous_format
         self.network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
-        self.model = method.wrap(self.network).to(device).train()
+        self.network.train()
+        self.model = method.wrap(self.network).to(device)  # what it puts into eval mode, a teacher say, stays there
         self.optimizer = make_optimizer(self.model, training)
         self.averages = Averages(training, steps=self.steps)
         self.meter = Meter(self.network, device)
@@ -132,8 +133,9 @@ class _Loop:
                     if time.monotonic() - saved > self.training.checkpoint_seconds:
                         self._save()
                         saved = time.monotonic()
-        model = self._finished()
-        return Trained(model, tuple(self.history), self._cost())
+            self._save()
+            self._average()
+        return Trained(self.model, tuple(self.history), self._cost())
 
     def _order(self, epoch: int, first: int) -> Iterator[Tensor]:
         """The batches of an epoch from one on: image positions (B,)."""
@@ -170,7 +172,7 @@ class _Loop:
                 group["lr"] = lr
             for i, part in enumerate(parts):
                 share = len(part) / len(rows)
-                self._log(self._method_step(self.model, self._batch(epoch, self.step, part, i), share), share)
+                self._log(self._method_step(self._batch(epoch, self.step, part, i), share), share)
             if self.training.grad_clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.training.grad_clip)
             self.optimizer.step()
@@ -179,12 +181,12 @@ class _Loop:
         self.step += 1
         return self.sums["loss"] / (self.step - epoch * self.steps_per_epoch)
 
-    def _method_step(self, model: nn.Module, batch: Batch, share: float) -> dict[str, Tensor]:
+    def _method_step(self, batch: Batch, share: float) -> dict[str, Tensor]:
         def backward(loss: Tensor) -> None:
             torch.autograd.backward(loss if share == 1 else loss * share)
 
         with autocast(self.precision, self.device):
-            return self.method.step(model, batch, backward)
+            return self.method.step(self.model, batch, backward)
 
     def _log(self, logs: dict[str, Tensor], share: float) -> None:
         for key, value in logs.items():
@@ -192,11 +194,14 @@ class _Loop:
             self.sums[key] = self.sums[key] + added if key in self.sums else added
 
     def _check(self) -> None:
-        """Fails when a logged sum is not finite: a loss that was NaN once stays in its sum."""
+        """Fails when a weight or a logged sum is not finite: a loss that was NaN once stays in its sum."""
         for key, value in self.sums.items():
             if not torch.isfinite(value):
                 epoch = (self.step - 1) // self.steps_per_epoch
                 raise Diverged(f"{key} is not finite in epoch {epoch + 1} (by step {self.step} of {self.steps})")
+        for name, value in self.model.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise Diverged(f"{name} is not finite (by step {self.step} of {self.steps})")
 
     def _end_epoch(self, epoch: int) -> None:
         self._check()
@@ -205,21 +210,21 @@ class _Loop:
         self.history.append(Epoch(epoch=epoch + 1, logs=logs, lr=self.optimizer.param_groups[0]["lr"]))
         self.method.epoch(self.model, logs)
 
-    def _finished(self) -> nn.Module:
-        """The model as it is judged: averaged weights, if any, with statistics of their own."""
-        if any(not torch.isfinite(p).all() for p in self.model.state_dict().values()):
-            raise Diverged("a weight or running statistic is not finite after the last step")
-        model = self.averages.applied(self.model)
-        if model is not self.model:
-            epoch = self.training.epochs  # an order and augmentation that training did not see
-            rows = list(self._order(epoch, 0))[: self.training.bn_reestimate_batches]
+    def _average(self) -> None:
+        """Puts averaged weights, if the options ask for them, into the model, with statistics of their own."""
+        if not self.averages.apply(self.model):
+            return
+        epoch = self.training.epochs  # an order and augmentation that training did not see
+        rows = list(self._order(epoch, 0))[: self.training.bn_reestimate_batches]
 
-            def run_step(numbered: tuple[int, Tensor]) -> None:
-                self._method_step(model, self._batch(epoch, self.steps + numbered[0], numbered[1]), 1.0)
-                model.zero_grad(set_to_none=True)
+        def run_step(numbered: tuple[int, Tensor]) -> None:
+            number, positions = numbered
+            with self.meter.timed("train"), self.meter.counting_flops(fresh=number == 0):
+                self._method_step(self._batch(epoch, self.steps + number, positions), 1.0)
+                self.model.zero_grad(set_to_none=True)
 
-            reestimate(model, enumerate(rows), run_step)
-        return model
+        reestimate(self.model, enumerate(rows), run_step)
+        self._check()
 
     def _cost(self) -> Cost:
         return Cost(
@@ -235,10 +240,10 @@ class _Loop:
         )
 
     def _save(self) -> None:
-        """Writes a checkpoint; a run whose loss is not finite fails here instead."""
+        """Writes a checkpoint; a run that has diverged fails here instead."""
+        self._check()
         if self.folder is None:
             return
-        self._check()
         tensors = {
             "model": self.model.state_dict(),
             "optimizer": named_state(self.model, self.optimizer),
@@ -250,13 +255,24 @@ class _Loop:
             "averaged": self.averages.count,
             "history": [epoch.model_dump() for epoch in self.history],
             "meter": self.meter.state(),
+            "made": self._made,
         }
         save(self.folder, Checkpoint(tensors, values))
+
+    @property
+    def _made(self) -> str:
+        """What decides the last bits of every result here."""
+        return f"{device_name(self.device)}, {torch.get_num_threads()} threads, {self.precision}"
 
     def _resume(self) -> None:
         found = load(self.folder) if self.folder is not None else None
         if found is None:
             return
+        if found.values["made"] != self._made:
+            raise UserError(
+                f"{self.folder}: training began with {found.values['made']} and would go on with {self._made}, which "
+                "rounds differently; go on as it began (--device, --threads), or remove the folder to begin anew"
+            )
         self.model.load_state_dict(dict(found.tensors["model"]))
         restore_state(self.model, self.optimizer, found.tensors["optimizer"])
         self.averages.restore(self.model, found.tensors["average"], found.values["averaged"])

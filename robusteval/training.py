@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robusteval.options import Count, NonNegative, Positive, Whole, options
+from robusteval.options import Count, NonNegative, Positive, options
 
 
 @options
@@ -63,7 +63,7 @@ class Training:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     swa_start: Annotated[float, Field(ge=0, lt=1)] = 0.0
     swa_every_steps: Count = 1
-    bn_reestimate_batches: Whole = 100
+    bn_reestimate_batches: Count = 100
     grad_clip: NonNegative = 0.0
     checkpoint_seconds: Positive = 60.0
 
@@ -76,6 +76,8 @@ class Training:
             raise ValueError(f"accumulate must not exceed batch_size ({self.accumulate} > {self.batch_size})")
         if self.ema and self.swa_start:
             raise ValueError("ema and swa_start both average the weights; give one of them")
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
+            raise ValueError('nesterov needs optimizer = "sgd" and a momentum above 0')
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs must not exceed epochs ({self.warmup_epochs} > {self.epochs})")
         return self

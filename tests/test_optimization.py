@@ -86,7 +86,9 @@ def snapshots(training, steps):
         with torch.no_grad():
             model.weight.fill_(float(step**2))
         averages.update(model, step)
-    return averages.applied(model).weight.item(), model.weight.item()
+    last = model.weight.item()
+    assert averages.apply(model)
+    return model.weight.item(), last
 
 
 def test_swa_is_the_plain_mean_of_its_snapshots():
@@ -104,8 +106,16 @@ def test_ema_follows_its_recursion():
 
 
 def test_without_averaging_the_model_itself_is_applied():
-    model = nn.Linear(1, 1)
-    assert Averages(Training(), steps=10).applied(model) is model
+    model, averages = nn.Linear(1, 1), Averages(Training(), steps=10)
+    before = model.weight.item()
+    averages.update(model, 9)
+    assert not averages.apply(model)
+    assert model.weight.item() == before
+
+
+def test_a_late_start_still_takes_the_last_weights():
+    averaged, last = snapshots(Training(swa_start=0.99), 20)
+    assert averaged == last == 19**2
 
 
 def test_reestimated_statistics_are_plain_means_over_the_batches_of_each_branch():
@@ -118,8 +128,16 @@ def test_reestimated_statistics_are_plain_means_over_the_batches_of_each_branch(
         with use_branch(layer, "aux"):
             layer(2 * x)
 
-    layer(batches[0] + 7)  # statistics that must be forgotten
-    reestimate(layer, batches, run_step)
+    layer(batches[0] + 7)  # statistics that must be forgotten, but serve until the first batch
+    seen = []
+
+    def watched(x):
+        seen.append(layer[0].running_mean.clone())
+        run_step(x)
+
+    old = layer[0].running_mean.clone()
+    reestimate(layer, batches, watched)
+    assert torch.equal(seen[0], old)
     means = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
     variances = torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0)
     torch.testing.assert_close(layer[0].running_mean, means)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robusteval import provenance, runtime
+from robusteval import allocator, provenance, runtime
 from robusteval.errors import UserError
 
 
@@ -113,14 +113,14 @@ def test_the_allocator_is_tuned_on_glibc_and_left_alone_elsewhere(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Libc())
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
-    assert runtime.tune_allocator() == "glibc, tuned"
+    assert allocator.tune_allocator() == "glibc, tuned"
     assert sorted(calls) == [(-3, 1 << 30), (-1, 2**31 - 1)]  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     monkeypatch.setattr(Libc, "mallopt", lambda self, option, value: 0)
-    assert runtime.tune_allocator() == "system"
+    assert allocator.tune_allocator() == "system"
     for system, libc in (("Darwin", ""), ("Linux", "musl")):
         monkeypatch.setattr("platform.system", lambda system=system: system)
         monkeypatch.setattr("platform.libc_ver", lambda libc=libc: (libc, ""))
-        assert runtime.tune_allocator() == "system"
+        assert allocator.tune_allocator() == "system"
 
 
 def test_a_device_that_is_not_there_is_one_clear_error():

@@ -22,6 +22,7 @@ from robusteval.models.weights import load_state, read_state
 from robusteval.options import options
 from robusteval.planning import Job, plan
 from robusteval.progress import Silent
+from robusteval.records import Run
 from robusteval.runner import run_job
 from robusteval.runtime import Runtime
 from robusteval.tasks import TASKS
@@ -44,6 +45,9 @@ class Probe:
     version: ClassVar[int] = 1
     seen: ClassVar[list] = []
     fail: bool = False
+
+    def resolved(self, data, data_dir):
+        return self
 
     def measure(self, models, data, context):
         if self.fail:
@@ -263,7 +267,7 @@ def test_a_kill_between_any_two_writes_changes_nothing(tmp_path):
         names = counted_writes(patch, 10**6)
         (whole,) = carried_out(chosen, tmp_path / "whole")
     assert names[0] == names[-1] == store.RUN
-    assert names.count(CHECKPOINT) == 2  # one per step
+    assert names.count(CHECKPOINT) == 3  # one per step and one at the end
     for survive in range(len(names)):
         out = tmp_path / str(survive)
         with pytest.MonkeyPatch.context() as patch:
@@ -389,3 +393,22 @@ def test_sigkill_at_random_moments_changes_nothing(tmp_path):
     (whole,), (resumed,) = store.find_runs(tmp_path / "whole"), store.find_runs(tmp_path / "killed")
     assert contents(whole) == contents(resumed)
     assert (resumed.run.id, resumed.run.status) == (whole.run.id, "done")
+
+
+def test_a_job_that_another_process_finished_meanwhile_is_left_alone(tmp_path, monkeypatch):
+    (job,) = planned(suite(), tmp_path)
+    first = run_job(job, RUNTIME, Silent())
+    before = {path: path.stat().st_mtime_ns for path in job.folder.rglob("*.*")}
+    monkeypatch.setattr(runner, "train", None)  # would fail if it were called
+    assert run_job(job, RUNTIME, Silent()) == first  # the plan is as old as the first call's
+    assert {path: path.stat().st_mtime_ns for path in job.folder.rglob("*.*")} == before
+
+
+def test_a_checkpoint_that_a_kill_left_beside_finished_weights_goes(tmp_path):
+    (job,) = planned(suite(), tmp_path)
+    run_job(job, RUNTIME, Silent())
+    store.write_bytes(job.folder, CHECKPOINT, b"left over")
+    done = store.read_record(job.folder, store.RUN, Run)
+    store.write_record(job.folder, store.RUN, done.model_copy(update={"status": "running"}))
+    run_job(job, RUNTIME, Silent())
+    assert CHECKPOINT not in store.names(job.folder)

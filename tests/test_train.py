@@ -1,5 +1,6 @@
 import copy
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -172,33 +173,64 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(data, tmp_path):
         run(data, training, folder=tmp_path)
 
 
-class Exploding(Standard):
-    """The loss becomes NaN in the fifth step."""
+class Poisoned(Standard):
+    """The gradient of one step is infinite: its loss is finite, the weights after it are not."""
+
+    at: ClassVar[int] = 4
 
     def step(self, model, batch, backward):
         logs = super().step(model, batch, backward)
         model.count = getattr(model, "count", 0) + 1
-        return logs | {"loss": logs["loss"] * (float("nan") if model.count == 5 else 1.0)}
+        if model.count == self.at:
+            model.head.weight.grad.fill_(float("inf"))
+        return logs
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_never_becomes_a_checkpoint(data, tmp_path):
+def test_a_run_that_diverges_stops_and_never_becomes_a_checkpoint(data, tmp_path):
     training = replace(PLAIN, checkpoint_seconds=1e-9)
-    with pytest.raises(Diverged, match=r"loss is not finite in epoch 2 \(by step 5 of 9\)"):
-        run(data, training, Exploding(), folder=tmp_path)
-    kept = load(tmp_path)
-    assert kept.values["step"] == 4
-    assert all(t.isfinite().all() for group in kept.tensors.values() for t in group.values())
+    with pytest.raises(Diverged, match=r"head\.weight is not finite \(by step 4 of 9\)"):
+        run(data, training, Poisoned(), folder=tmp_path)
+    assert load(tmp_path).values["step"] == 3
+    same(run(data, training, folder=tmp_path).model, run(data, training).model)  # and the run can go on
+
+
+def test_a_loss_that_is_not_finite_is_found_without_checkpoints(data):
+    with pytest.raises(Diverged, match=r"loss is not finite in epoch 2 \(by step 6 of 9\)"):
+        run(data, method=Poisoned())
 
 
 def test_weights_that_overflow_in_the_last_step_fail_too(data):
-    class LastStep(Standard):
-        def step(self, model, batch, backward):
-            logs = super().step(model, batch, backward)
-            model.head.weight.grad.fill_(float("inf"))
-            return logs
+    class Last(Poisoned):
+        at: ClassVar[int] = 9
 
-    with pytest.raises(Diverged, match="weight or running statistic"):
-        run(data, replace(PLAIN, epochs=1, batch_size=N), LastStep())
+    with pytest.raises(Diverged, match=r"head\.weight is not finite \(by step 9 of 9\)"):
+        run(data, method=Last())
+
+
+def test_a_run_goes_on_only_where_it_began(data, tmp_path, monkeypatch):
+    training = replace(PLAIN, checkpoint_seconds=1e-9)
+    with pytest.raises(Killed):
+        run(data, training, folder=tmp_path, progress=KillAt(2))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    with pytest.raises(UserError, match=r"began with cpu, \d threads, float32 and would go on with cpu, 7 threads"):
+        run(data, training, folder=tmp_path)
+
+
+def test_what_wrap_put_into_eval_mode_stays_there(data):
+    class Teaching(Standard):
+        def wrap(self, model):
+            model.frozen.eval()
+            return super().wrap(model)
+
+    model = run(data, method=Teaching()).model
+    assert not model.frozen.training
+    assert model.bn1.training
+
+
+def test_reestimation_is_paid_for(data):
+    plain, averaged = (run(data, t).cost for t in (PLAIN, replace(PLAIN, ema=0.9, bn_reestimate_batches=2)))
+    assert averaged.backward["main"] == plain.backward["main"] + 2 * 12
+    assert averaged.flops == plain.flops * 11 // 9  # 2 steps more than 9
 
 
 def test_averaged_weights_get_statistics_of_their_own(data):
@@ -222,12 +254,18 @@ def test_fewer_images_than_a_batch_is_refused(data):
         run(data, replace(PLAIN, batch_size=64))
 
 
-def test_epoch_hook_sees_the_means_and_survives_a_resume(data, tmp_path):
-    seen = []
+def test_what_the_epoch_hook_keeps_in_the_model_survives_a_resume(data, tmp_path):
+    class Counting(Standard):
+        def wrap(self, model):
+            model.register_buffer("seen", torch.zeros(2))
+            return super().wrap(model)
 
-    class Watching(Standard):
         def epoch(self, model, logs):
-            seen.append(dict(logs))
+            model.seen += torch.tensor([1.0, logs["loss"]])
 
-    result = run(data, PLAIN, Watching())
-    assert seen == [e.logs for e in result.history]
+    training = replace(PLAIN, checkpoint_seconds=1e-9)
+    for steps in (2, 3, 2):
+        with pytest.raises(Killed):
+            run(data, training, Counting(), folder=tmp_path, progress=KillAt(steps))
+    result = run(data, training, Counting(), folder=tmp_path)
+    assert result.model.seen.tolist() == pytest.approx([3, sum(e.logs["loss"] for e in result.history)])

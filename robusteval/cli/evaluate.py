@@ -54,10 +54,13 @@ def evaluate(
     from robusteval.models.weights import load_state, read_state
     from robusteval.runner import judging
     from robusteval.runtime import prepare
+    from robusteval.store import RUN, names, read_bytes
 
     asked = _tasks(tasks, settings)
     images = load(dataset, "test", data_dir=data_dir).first(limit)
     network = build(model, classes=len(images.classes), normalize=normalize or DATASETS[dataset].family)
+    if (checkpoint.parent / RUN).exists() and checkpoint.name in names(checkpoint.parent):
+        read_bytes(checkpoint.parent, checkpoint.name)  # a file of a run: is it what was written?
     state = read_state(checkpoint)
     if branches := branches_in(state):
         add_branches(network, branches)

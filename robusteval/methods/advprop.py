@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from robusteval.attacks import pgd, random_start
@@ -12,7 +13,7 @@ from robusteval.branches import MAIN, split_batch, use_branch
 from robusteval.losses import accuracy, cross_entropy
 from robusteval.method import Backward, Batch, Card, Method, Passes
 from robusteval.modes import AttackMode
-from robusteval.options import Count, PixelRadius, options
+from robusteval.options import Count, Radius, Step, in_pixel_units, options
 
 AUX = "aux"
 
@@ -51,14 +52,19 @@ class AdvProp(Method):
         ),
     )
 
-    epsilon: PixelRadius = 4 / 255
-    step_size: PixelRadius = 1 / 255
+    epsilon: Radius = 4 / 255
+    step_size: Step = 1 / 255
     steps: Count = 5
     targeted: bool = True
     random_start: bool = True
     attack_bn: AttackMode = "eval"
     loss_weighting: Literal["mean", "sum"] = "mean"
     forward: Literal["one", "two"] = "one"
+
+    @model_validator(mode="after")
+    def _in_pixel_units(self) -> AdvProp:
+        in_pixel_units("Linf", epsilon=self.epsilon, step_size=self.step_size)
+        return self
 
     def attack(self, model: nn.Module, batch: Batch) -> Tensor:
         """The adversarial twins (B, 3, H, W) of the batch, made through the auxiliary branch."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from robusteval.branches import MAIN, use_branch
@@ -13,7 +14,7 @@ from robusteval.data.augment import Mixed, cutmix, mixup
 from robusteval.losses import accuracy, cross_entropy, entropy, margin, mixed_cross_entropy
 from robusteval.method import Backward, Batch, Card, Method, Passes
 from robusteval.modes import AttackMode, attack_mode
-from robusteval.options import Count, PixelRadius, Positive, Probability, options
+from robusteval.options import Count, Positive, Radius, Step, in_pixel_units, options
 
 AUX = "aux"
 
@@ -27,14 +28,14 @@ class EntProp(Method):
         steps: attack iterations n; the first reuses the input gradient of the main backward pass.
         step_size: alpha.
         epsilon: Linf radius; None is the paper's rule: 1/255 for n = 1, else (n + 1)/255.
-        mix: what the main branch sees. ``none`` with k = 0 is standard training.
+        mix: what the main branch sees.
         mix_alpha: the mixing coefficient is drawn from Beta(mix_alpha, mix_alpha), one per batch.
         metric: what selects; the label-based ones use the first image's label.
         adversarial_label: loss of a selected mixture: of both labels, or of the first image's only.
         loss_weighting: ``image``: every image weighs 1, a selected one 1/2 in each branch; ``mean``: over all
             (1 + k)B terms; ``sum``: of the two branches' means (Algorithm 1 as printed).
         update: ``clipped``: the sum of steps is kept in the ball; ``cumulative``: Algorithm 1 as printed, where
-            the perturbation is added anew in every iteration and leaves the ball.
+            a perturbation that grows by epsilon is added in every iteration, and leaves the ball.
         inner_bn: statistics of the auxiliary branch in attack iterations.
         clip: keep the adversarial image in [0, 1].
     """
@@ -59,13 +60,14 @@ class EntProp(Method):
             "Attack iterations use batch statistics and leave the running ones alone; the paper does not say.",
             "The number selected is k|B| rounded, at least 1; the gradients of attack iterations on parameters are "
             "discarded; no rescaling per parameter group; the adversarial image is clipped to [0, 1].",
+            "k is above 0: the paper's row k = 0 is standard training.",
         ),
     )
 
-    k: Probability = 0.2
+    k: Annotated[float, Field(gt=0, le=1)] = 0.2
     steps: Count = 1
-    step_size: PixelRadius = 1 / 255
-    epsilon: PixelRadius | None = None
+    step_size: Step = 1 / 255
+    epsilon: Radius | None = None
     mix: Literal["mixup", "cutmix", "none"] = "mixup"
     mix_alpha: Positive = 1.0
     metric: Literal["entropy", "cross_entropy", "confidence", "margin"] = "entropy"
@@ -74,6 +76,11 @@ class EntProp(Method):
     update: Literal["clipped", "cumulative"] = "clipped"
     inner_bn: AttackMode = "train-frozen-stats"
     clip: bool = True
+
+    @model_validator(mode="after")
+    def _in_pixel_units(self) -> EntProp:
+        in_pixel_units("Linf", epsilon=self.radius, step_size=self.step_size)
+        return self
 
     @property
     def radius(self) -> float:
@@ -84,7 +91,7 @@ class EntProp(Method):
 
     def selected(self, batch_size: int) -> int:
         """How many images of a batch are selected."""
-        return max(1, round(self.k * batch_size)) if self.k else 0
+        return max(1, round(self.k * batch_size))
 
     def mixed(self, batch: Batch) -> Mixed:
         """What the main branch sees."""
@@ -114,8 +121,6 @@ class EntProp(Method):
             loss = (main_weight * losses).sum()
             backward(loss)
         logs = {"loss": loss.detach(), "accuracy": accuracy(logits, mixed.y_a.where(mixed.lam >= 0.5, mixed.y_b))}
-        if not self.k:
-            return logs
         assert x.grad is not None
         part = Mixed(x.detach()[chosen], mixed.y_a[chosen], mixed.y_b[chosen], mixed.lam[chosen])
         if self.adversarial_label == "first":
@@ -140,7 +145,7 @@ class EntProp(Method):
             return ones.index_fill(0, chosen, 0.5) / n, 0.5 / n
         if self.loss_weighting == "mean":
             return ones / (n + len(chosen)), 1 / (n + len(chosen))
-        return ones / n, 1 / max(1, len(chosen))
+        return ones / n, 1 / len(chosen)
 
     def _attack(self, model: nn.Module, part: Mixed, gradient: Tensor) -> Tensor:
         """The selected images after ``steps`` sign steps, the first along the free gradient."""
@@ -166,5 +171,4 @@ class EntProp(Method):
         return gradient
 
     def passes(self) -> Passes:
-        train = {MAIN: 1.0} | ({AUX: self.k} if self.k else {})
-        return Passes(train=train, attack={AUX: self.k * (self.steps - 1)} if self.k and self.steps > 1 else {})
+        return Passes(train={MAIN: 1, AUX: self.k}, attack={AUX: self.k * (self.steps - 1)} if self.steps > 1 else {})

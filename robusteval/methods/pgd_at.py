@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from robusteval.attacks import pgd, random_start
@@ -11,7 +12,7 @@ from robusteval.branches import MAIN
 from robusteval.losses import accuracy, cross_entropy
 from robusteval.method import Backward, Batch, Card, Method, Passes
 from robusteval.modes import AttackMode
-from robusteval.options import Count, Norm, Radius, options
+from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options
 
 
 @options
@@ -41,11 +42,16 @@ class PgdAT(Method):
     )
 
     epsilon: Radius = 8 / 255
-    step_size: Radius = 2 / 255
+    step_size: Step = 2 / 255
     steps: Count = 7
     norm: Norm = "Linf"
     random_start: bool = True
     attack_bn: AttackMode = "eval"
+
+    @model_validator(mode="after")
+    def _in_pixel_units(self) -> PgdAT:
+        in_pixel_units(self.norm, epsilon=self.epsilon, step_size=self.step_size)
+        return self
 
     def step(self, model: nn.Module, batch: Batch, backward: Backward) -> dict[str, Tensor]:
         start = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from robusteval.attacks import OBJECTIVES, pgd, random_start
 from robusteval.attacks.geometry import distance
 from robusteval.data.sets import ImageSet
-from robusteval.options import Count, Norm, Radius, options, written
+from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options, written
 from robusteval.randomness import Stream
 from robusteval.records import Scalar
 from robusteval.tasks.predict import Part, batches, correct, parts, to_input
@@ -42,7 +43,7 @@ class Pgd:
 
     norm: Norm = "Linf"
     epsilon: Radius = 8 / 255
-    step: Radius = 2 / 255
+    step: Step = 2 / 255
     steps: Count = 20
     restarts: Count = 1
     loss: Literal["ce", "margin"] = "ce"
@@ -50,11 +51,10 @@ class Pgd:
 
     @model_validator(mode="after")
     def _in_pixel_units(self) -> Pgd:
-        if self.norm == "Linf" and self.epsilon > 1:
-            raise ValueError(
-                f"epsilon: {written(self.epsilon)} is more than the whole pixel range; "
-                'allowed for Linf: 0 to 1, for example "8/255"'
-            )
+        in_pixel_units(self.norm, epsilon=self.epsilon, step=self.step)
+        return self
+
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> Pgd:
         return self
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from torch import nn
@@ -25,6 +26,9 @@ class Clean:
     version: ClassVar[int] = 1
 
     limit: Count | None = None
+
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> Clean:
+        return self
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Accuracy of each network; see `Task`."""

@@ -38,7 +38,7 @@ class Corruption:
     """
 
     name: ClassVar[str] = "corruption"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = int(GENERATOR_VERSION)  # other images, other numbers
 
     names: Annotated[tuple[str, ...], Field(min_length=1)] = CORRUPTIONS
     severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
@@ -55,10 +55,14 @@ class Corruption:
                 raise ValueError(f"{field}: one is listed twice and would count twice; allowed: each once")
         return self
 
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> Corruption:
+        official = self._published(data, data_dir) is not None
+        return replace(self, source="official" if official else "generated")
+
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Accuracy of each network in every cell, then each network's mean; see `Task`."""
         data = data.first(self.limit)
-        folder = self._published(data, context)
+        folder = self._published(data, context.data_dir)
         source: dict[str, Scalar] = {"source": "official"}
         if folder is None:
             source = {"source": "generated", "generator": GENERATOR_VERSION}
@@ -82,9 +86,9 @@ class Corruption:
             where = {"branch": branch, **mean_over, **source}
             yield Observation(_mean(self.name, count / len(cells), where), None)
 
-    def _published(self, data: ImageSet, context: Context) -> Path | None:
+    def _published(self, data: ImageSet, data_dir: Path | None) -> Path | None:
         """The folder that holds the published files' folder; None if the images are to be generated."""
-        root = data_folder(context.data_dir)
+        root = data_folder(data_dir)
         there = data.split == "test" and files.available(root, data.name)
         if self.source == "official" and not there:
             wanted = files.FOLDERS.get(data.name, "none published")

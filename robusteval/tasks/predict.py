@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robusteval.data.augment import as_float
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.modes import evaluating
@@ -52,7 +53,7 @@ def batches(data: ImageSet, context: Context) -> int:
 
 def to_input(images: Tensor, device: torch.device) -> Tensor:
     """Uint8 images as float32 in [0, 1] on the device, channels last in memory (convolutions run faster on it)."""
-    return images.to(device).to(torch.float32, memory_format=torch.channels_last) / 255
+    return as_float(images.to(device)).contiguous(memory_format=torch.channels_last)
 
 
 def predict(model: nn.Module, x: Tensor, *, classes: int, where: str) -> Tensor:

@@ -64,6 +64,9 @@ class Task(Protocol):
     name: ClassVar[str]
     version: ClassVar[int]
 
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> Task:
+        """The task with nothing left to what is found in the data folder, so that its options decide its numbers."""
+
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Measurements of every network, each as soon as it is known.
 
