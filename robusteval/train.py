@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from robusteval.checkpoints import Checkpoint, load, save
-from robusteval.cost import Meter, timed
+from robusteval.cost import Meter
 from robusteval.data import ImageSet
-from robusteval.data.augment import Augment, augment
-from robusteval.data.batches import epoch_batches
 from robusteval.errors import UserError
+from robusteval.feed import Feed
 from robusteval.hardware import autocast, choose_precision, device_name
 from robusteval.method import Batch, Method
 from robusteval.optimization import Averages, learning_rate, make_optimizer, named_state, reestimate, restore_state
@@ -94,8 +92,8 @@ class _Loop:
                 f"of {data.name}; allowed: 1 to {len(data.labels)}"
             )
         self.steps = training.epochs * self.steps_per_epoch
-        self.method, self.data, self.training, self.device = method, data, training, device
-        self.stream, self.folder, self.progress = Stream.of(seed), folder, progress
+        self.method, self.training, self.device = method, training, device
+        self.folder, self.progress = folder, progress
         self.precision = choose_precision(training.precision, device)
         layout = torch.channels_last if training.channels_last else torch.contiguous_format
         self.network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
@@ -104,9 +102,7 @@ class _Loop:
         self.optimizer = make_optimizer(self.model, training)
         self.averages = Averages(training, steps=self.steps)
         self.meter = Meter(self.network, device)
-        self.images, self.labels = data.images.to(device), data.labels.to(device)
-        self.augment = Augment(crop_padding=training.crop_padding, flip=training.flip, cutout=training.cutout)
-        self.mean = _mean_colour(data.images) if training.cutout else (0.0, 0.0, 0.0)  # what cutout paints
+        self.feed = Feed(data, training, Stream.of(seed), device)
         self.step = 0
         self.history: list[Epoch] = []
         self.sums: dict[str, Tensor] = {}
@@ -121,7 +117,7 @@ class _Loop:
         with self.meter.running():
             while self.step < self.steps:
                 epoch, first = divmod(self.step, self.steps_per_epoch)
-                for rows in self._order(epoch, first):
+                for rows in self.feed.order(epoch, first):
                     starts = self.step % self.steps_per_epoch == 0
                     loss = self._train_step(epoch, rows, fresh=starts or not counted)
                     counted, note = True, ""
@@ -137,30 +133,6 @@ class _Loop:
             self._average()
         return Trained(self.model, tuple(self.history), self._cost())
 
-    def _order(self, epoch: int, first: int) -> Iterator[Tensor]:
-        """The batches of an epoch from one on: image positions (B,)."""
-        batches = epoch_batches(
-            len(self.labels), self.training.batch_size, self.stream.at("order", epoch), drop_last=True
-        )
-        for i, rows in enumerate(batches):
-            if i >= first:
-                yield rows.to(self.device, non_blocking=True)
-
-    def _batch(self, epoch: int, step: int, rows: Tensor, part: int = 0) -> Batch:
-        """The augmented images of some rows."""
-        with timed("data"):
-            rng = self.stream.at("augment", epoch)
-            x = augment(self.images.index_select(0, rows), rows, rng, self.augment, fill=self.mean)
-            if self.training.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
-            return Batch(
-                x=x,
-                y=self.labels[rows],
-                index=rows,
-                rng=self.stream.at("step", step, part),
-                classes=len(self.data.classes),
-            )
-
     def _train_step(self, epoch: int, rows: Tensor, *, fresh: bool) -> Tensor:
         """One optimizer step; its loss, still on the device."""
         parts = rows.chunk(self.training.accumulate)
@@ -172,7 +144,7 @@ class _Loop:
                 group["lr"] = lr
             for i, part in enumerate(parts):
                 share = len(part) / len(rows)
-                self._log(self._method_step(self._batch(epoch, self.step, part, i), share), share)
+                self._log(self._method_step(self.feed.batch(epoch, self.step, part, number=i), share), share)
             if self.training.grad_clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.training.grad_clip)
             self.optimizer.step()
@@ -215,12 +187,12 @@ class _Loop:
         if not self.averages.apply(self.model):
             return
         epoch = self.training.epochs  # an order and augmentation that training did not see
-        rows = list(self._order(epoch, 0))[: self.training.bn_reestimate_batches]
+        rows = list(self.feed.order(epoch))[: self.training.bn_reestimate_batches]
 
         def run_step(numbered: tuple[int, Tensor]) -> None:
             number, positions = numbered
             with self.meter.timed("train"), self.meter.counting_flops(fresh=number == 0):
-                self._method_step(self._batch(epoch, self.steps + number, positions), 1.0)
+                self._method_step(self.feed.batch(epoch, self.steps + number, positions), 1.0)
                 self.model.zero_grad(set_to_none=True)
 
         reestimate(self.model, enumerate(rows), run_step)
@@ -280,11 +252,3 @@ class _Loop:
         self.history = [Epoch.model_validate(epoch) for epoch in found.values["history"]]
         self.step = found.values["step"]
         self.meter.restore(found.values["meter"])
-
-
-def _mean_colour(images: Tensor) -> tuple[float, float, float]:
-    """The mean of each channel in [0, 1], exactly, without a float copy of the images."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = (torch.bincount(images[:, channel].flatten(), minlength=256).double() for channel in range(3))
-    red, green, blue = (float(count @ levels / count.sum()) for count in counts)
-    return red, green, blue
