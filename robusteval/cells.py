@@ -84,10 +84,10 @@ def expand(suite: Suite) -> tuple[Cell, ...]:
     """
     for dataset in suite.datasets:
         if dataset not in DATASETS:
-            raise unknown(suite.name, "dataset", dataset, DATASETS)
+            raise unknown(suite.source, "dataset", dataset, DATASETS)
     for architecture in suite.architectures:
         if architecture not in MODELS:
-            raise unknown(suite.name, "architecture", architecture, MODELS)
+            raise unknown(suite.source, "architecture", architecture, MODELS)
     trained = [
         (label, _method(table, suite), _training(table, suite))
         for label, table in zip(_labels(suite.methods), suite.methods, strict=True)
@@ -100,7 +100,7 @@ def expand(suite: Suite) -> tuple[Cell, ...]:
 
 def tasks_of(suite: Suite) -> tuple[Task, ...]:
     """The tasks of a suite, every option checked."""
-    return tuple(make_task(table, suite.name) for table in suite.tasks)
+    return tuple(make_task(table, suite.source) for table in suite.tasks)
 
 
 def make_task(table: TaskTable, where: str) -> Task:
@@ -113,16 +113,14 @@ def make_task(table: TaskTable, where: str) -> Task:
 def _method(table: MethodTable, suite: Suite) -> Method:
     """The method that a table describes."""
     if table.name not in METHODS:
-        raise unknown(suite.name, "method", table.name, METHODS)
-    return build(METHODS[table.name], table.options, f"{suite.name}: methods.{table.label or table.name}")
+        raise unknown(suite.source, "method", table.name, METHODS)
+    return build(METHODS[table.name], table.options, f"{suite.source}: methods.{table.label or table.name}")
 
 
 def _training(table: MethodTable, suite: Suite) -> Training:
     """The suite's training with the method's overrides."""
-    where = (
-        f"{suite.name}: methods.{table.label or table.name}.training" if table.training else f"{suite.name}: training"
-    )
-    return build(Training, suite.training | table.training, where)
+    whose = f"methods.{table.label or table.name}.training" if table.training else "training"
+    return build(Training, suite.training | table.training, f"{suite.source}: {whose}")
 
 
 def _labels(tables: tuple[MethodTable, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +46,10 @@ class TaskTable:
     options: Table = Field(default_factory=dict)
 
 
+JUDGED_BY = ("clean", "corruption", "pgd")
+"""The tasks, with their defaults, of a suite that says nothing about tasks."""
+
+
 @options
 class Suite:
     """A suite: every data set x architecture x method x seed is a cell, and every task judges every cell.
@@ -55,7 +59,9 @@ class Suite:
         description: one sentence for listings.
         datasets, architectures, seeds: the axes beside the methods.
         training: the ``[training]`` table.
-        methods, tasks: the ``[[methods]]`` and ``[[tasks]]`` tables.
+        methods, tasks: the ``[[methods]]`` and ``[[tasks]]`` tables. A suite without the key ``tasks`` is judged by
+            clean, corruption and pgd with their defaults; ``tasks = []`` trains only.
+        source: what it was read from, for errors; no key of a file.
     """
 
     name: Name
@@ -65,7 +71,8 @@ class Suite:
     seeds: Annotated[tuple[Whole, ...], Field(min_length=1)] = (0,)
     training: Table = Field(default_factory=dict)
     methods: Annotated[tuple[MethodTable, ...], Field(min_length=1)]
-    tasks: tuple[TaskTable, ...] = ()
+    tasks: tuple[TaskTable, ...] = tuple(TaskTable(name=name) for name in JUDGED_BY)
+    source: str = field(default="suite", compare=False)
 
 
 def shipped() -> Mapping[str, Path]:
@@ -95,13 +102,22 @@ def load_suite(source: str, settings: Iterable[str] = ()) -> Suite:
         raise UserError(f"{source}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: not valid TOML: {error}") from error
+    table.setdefault("tasks", _default_tasks())  # before the settings, which may change their options
     for setting in settings:
         change(table, setting)
-    return parse_suite(table, path.name)
+    return parse_suite(table, source)
+
+
+def _default_tasks() -> list[Table]:
+    """The ``[[tasks]]`` tables of a suite that has none."""
+    return [{"name": name} for name in JUDGED_BY]
 
 
 def parse_suite(table: Mapping[str, Any], where: str) -> Suite:
     """The suite that a TOML table describes; ``where`` names it in errors."""
+    if "source" in table:
+        raise unknown(where, "key", "source", Suite.__dataclass_fields__.keys() - {"source"})
+    table = {"tasks": _default_tasks(), **table}
     methods = tuple(
         build(MethodTable, _apart(entry, {"name", "label", "training"}), f"{where}: methods[{position}]")
         for position, entry in enumerate(_tables(table, "methods", where))
@@ -110,7 +126,7 @@ def parse_suite(table: Mapping[str, Any], where: str) -> Suite:
         build(TaskTable, _apart(entry, {"name"}), f"{where}: tasks[{position}]")
         for position, entry in enumerate(_tables(table, "tasks", where))
     )
-    return build(Suite, {**table, "methods": methods, "tasks": tasks}, where)
+    return build(Suite, {**table, "methods": methods, "tasks": tasks, "source": where}, where)
 
 
 def _tables(table: Mapping[str, Any], key: str, where: str) -> list[Table]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
@@ -141,18 +141,29 @@ class Lines:
         return None
 
 
+class _UnderALine(RichProgress):
+    """Bars under a line that says where we are: in the bar's own line a narrow terminal has no room for it."""
+
+    journey: Journey
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The line, as far as the terminal is wide, and the bars; nothing before the first stage."""
+        if any(task.visible for task in self.tasks):
+            yield Text(self.journey.text(), no_wrap=True, overflow="ellipsis")
+            yield self.make_tasks_table(self.tasks)
+
+
 class Bars:
     """A live bar for the stage at work, under a line for the cell."""
 
     def __init__(self, console: Console, journey: Journey) -> None:
         self.console, self.journey = console, journey
-        self.bars = RichProgress(
-            # Labels are the user's: brackets in them are not markup.
-            TextColumn("{task.fields[place]}", markup=False),
+        self.bars = _UnderALine(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
+            # Names and notes are not ours: brackets in them are not markup.
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             expand=True,
@@ -161,15 +172,16 @@ class Bars:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self.task = self.bars.add_task("", total=None, place="", note="", visible=False)
+        self.bars.journey = journey
+        self.task = self.bars.add_task("", total=None, note="", visible=False)
 
     def begin(self, stage: str, total: int) -> None:
         """A stage starts."""
-        self.bars.reset(self.task, total=total, description=stage, place=self.journey.text(), note="", visible=True)
+        self.bars.reset(self.task, total=total, description=stage, note="", visible=True)
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """More is done."""
-        self.bars.update(self.task, advance=amount, place=self.journey.text())
+        self.bars.update(self.task, advance=amount)
         if note:
             self.bars.update(self.task, note=note)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import torch
@@ -19,19 +20,31 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("neither a CPU nor a CUDA GPU")
-        torch.empty(1, device=device)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)  # events, and questions about bfloat16, are about the current device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--device: {name!r} cannot be used here ({reason}); allowed: auto, cpu, cuda, cuda:N"
-        ) from None
+    if reason := _unusable(name):
+        raise UserError(f"--device: {name!r} cannot be used here ({reason}); allowed: auto, cpu, cuda, cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events, and questions about bfloat16, are about the current device
     return device
+
+
+def _unusable(name: str) -> str:
+    """Why there is no such device here, in our words: torch's are long and about its own devices; `""` = it works."""
+    if name == "cpu":
+        return ""
+    match = re.fullmatch(r"cuda(?::([0-9]+))?", name)
+    if not match:
+        return "no device is called so"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA GPU"
+    count = torch.cuda.device_count()
+    if int(match[1] or 0) >= count:
+        return f"the last GPU is cuda:{count - 1}"
+    try:
+        torch.empty(1, device=name)
+    except RuntimeError:
+        return "the GPU refuses to work"
+    return ""
 
 
 def device_name(device: torch.device) -> str:

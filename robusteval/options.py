@@ -6,6 +6,8 @@ from Python or from a TOML table; `build` turns the checker's complaints into on
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -110,9 +112,15 @@ def _frozen(value: object) -> object:
 
 def from_validation(error: ValidationError, where: str) -> UserError:
     """One line for the first thing that a pydantic validation found wrong."""
-    first = error.errors()[0]
+    first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     given = first.get("input")
+    if first["type"] == "tuple_type":
+        example = f", e.g. {json.dumps([given])}" if isinstance(given, str | int | float) else ""
+        message = f"should be a list{example}"
+    if first["type"] == "literal_error" and isinstance(given, str):
+        nearest = difflib.get_close_matches(given, re.findall("'([^']*)'", first["ctx"]["expected"]), n=1)
+        message += f"; did you mean {nearest[0]!r}?" if nearest else ""
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | list | tuple) else ""
     return UserError(f"{where}: {place + ': ' if place else ''}{message[0].lower() + message[1:]}{shown}")

@@ -42,7 +42,9 @@ class Job:
     data_dir: Path | None
 
 
-def plan(suite: Suite, out: Path, *, data_dir: Path | None = None, limit: int | None = None) -> list[Job]:
+def plan(
+    suite: Suite, out: Path, *, data_dir: Path | None = None, limit: int | None = None, download: bool = False
+) -> list[Job]:
     """The jobs of a suite; what is wrong with the suite, the data or older runs is found here, before any compute.
 
     Args:
@@ -50,26 +52,30 @@ def plan(suite: Suite, out: Path, *, data_dir: Path | None = None, limit: int | 
         out: run folders are ``out/runs/<id>``.
         data_dir: where data sets are, see `robusteval.data.load`.
         limit: only so many images of each split.
+        download: get data sets that are not there.
 
     Raises:
         UserError: a wrong option, missing or damaged data, a damaged or newer run folder, two equal cells.
     """
     cells, tasks = expand(suite), tasks_of(suite)
     sets = {
-        name: (load(name, "train", data_dir=data_dir).first(limit), load(name, "test", data_dir=data_dir).first(limit))
+        name: (
+            load(name, "train", data_dir=data_dir, download=download).first(limit),
+            load(name, "test", data_dir=data_dir, download=download).first(limit),
+        )
         for name in suite.datasets
     }
     for cell in cells:
         images = len(sets[cell.dataset][0].labels)
         if cell.training.batch_size > images:
             raise UserError(
-                f"{suite.name}: training.batch_size: {cell.training.batch_size} is more than the {images} training "
+                f"{suite.source}: training.batch_size: {cell.training.batch_size} is more than the {images} training "
                 f"images of {cell.dataset}; allowed: 1 to {images}"
             )
     folders = [out / "runs" / cell.identity(sets[cell.dataset][0].ref()) for cell in cells]
     for folder, count in Counter(folders).items():
         if count > 1:
-            raise UserError(f"{suite.name}: {folder.name}: the suite holds this cell {count} times; leave one")
+            raise UserError(f"{suite.source}: {folder.name}: the suite holds this cell {count} times; leave one")
     return [
         _job(cell, tasks, *sets[cell.dataset], folder, data_dir) for cell, folder in zip(cells, folders, strict=True)
     ]

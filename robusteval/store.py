@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -157,13 +157,24 @@ def load_run(folder: Path) -> StoredRun:
     return StoredRun(folder, run, history, tasks)
 
 
-def find_runs(root: Path) -> list[StoredRun]:
+def find_runs(root: Path, *, skip: Callable[[Path, UserError], None] | None = None) -> list[StoredRun]:
     """The runs in an output folder (``root/runs/*``), in a folder of runs (``root/*``) or at ``root``, by id.
+
+    Args:
+        root: where to look.
+        skip: told of each folder that cannot be read and why; the others are still found. None: the first raises.
 
     Raises:
         Damaged: a file of a run is not what was written.
         UserError: a newer robusteval wrote one of them.
     """
-    places = [root, *root.glob("*"), *root.glob("runs/*")]
-    runs = [load_run(folder) for folder in places if RUN in names(folder)]
+    runs = []
+    for folder in (root, *sorted(root.glob("*")), *sorted(root.glob("runs/*"))):
+        try:
+            if RUN in names(folder):
+                runs.append(load_run(folder))
+        except UserError as error:
+            if skip is None:
+                raise
+            skip(folder, error)
     return sorted(runs, key=lambda stored: stored.run.id)

@@ -132,11 +132,15 @@ def test_plain_options_are_what_json_reads_back():
         ({"methods": [{"name": "entprop", "kk": 1}]}, r"methods\.entprop: unknown key 'kk'; did you mean 'k'"),
         ({"methods": [{"name": "entprop", "k": "1"}]}, r"methods\.entprop: k: input should be a valid number"),
         ({"methods": [{"name": "entprop", "k": 1.5}]}, r"methods\.entprop: k: .*less than or equal to 1 \(given: 1\.5"),
-        ({"methods": [{"name": "advprop", "epsilon": 8}]}, r"methods\.advprop: epsilon: .*less than or equal to 1"),
-        ({"training": {"epochs": 0}}, r"mine: training: epochs: .*greater than or equal to 1"),
+        ({"methods": [{"name": "advprop", "epsilon": 8}]}, r"methods\.advprop: epsilon: 8 is more than the whole"),
+        (
+            {"training": {"schedule": "cosin"}},
+            r"schedule: input should be 'cosine', .*; did you mean 'cosine'\? \(given: 'cosin'\)",
+        ),
+        ({"training": {"epochs": 0}}, r"mine\.toml: training: epochs: .*greater than or equal to 1"),
         (
             {"methods": [{"name": "standard", "training": {"epochs": "3"}}]},
-            r"mine: methods\.standard\.training: epochs: input should be a valid integer \(given: '3'\)",
+            r"mine\.toml: methods\.standard\.training: epochs: input should be a valid integer \(given: '3'\)",
         ),
     ],
 )
@@ -149,9 +153,10 @@ def test_a_wrong_cell_is_one_clear_error(changes, message):
     ("task", "message"),
     [
         ({"name": "pdg"}, "unknown task 'pdg'; did you mean 'pgd'"),
-        ({"name": "pgd", "stepps": 3}, r"mine: tasks\.pgd: unknown key 'stepps'; did you mean 'steps'"),
+        ({"name": "pgd", "stepps": 3}, r"mine\.toml: tasks\.pgd: unknown key 'stepps'; did you mean 'steps'"),
         ({"name": "pgd", "epsilon": 8}, r"tasks\.pgd: .*8"),
         ({"name": "corruption", "names": ["fogg"]}, r"tasks\.corruption: .*fog"),
+        ({"name": "corruption", "severities": 5}, r"severities: should be a list, e\.g\. \[5\] \(given: 5\)"),
         ({"name": "corruption", "severities": [6]}, r"tasks\.corruption: severities\.0: .*less than or equal to 5"),
     ],
 )

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from robusteval.cells import tasks_of
 from robusteval.config import MethodTable, Suite, TaskTable, change, load_suite, narrowed, parse_suite, shipped
 from robusteval.errors import UserError
+from robusteval.tasks import Clean, Corruption, Pgd
 
 SUITE = """
 name = "mine"
@@ -94,7 +96,7 @@ def test_a_setting_changes_every_method_of_that_name():
         ("tasks.pdg.steps=3", r"unknown task 'pdg'; did you mean 'pgd'\?"),
         ("training.epochs.x=3", r"epochs is a value, not a table"),
         ("seed=3", r"mine\.toml: unknown key 'seed'; did you mean 'seeds'\?"),
-        ("seeds=3", r"seeds: input should be a valid tuple \(given: 3\)"),
+        ("seeds=3", r"mine\.toml: seeds: should be a list, e\.g\. \[3\] \(given: 3\)"),
         ("seeds=[]", r"seeds: tuple should have at least 1 item"),
         ("seeds=[-1]", r"seeds\.0: input should be greater than or equal to 0 \(given: -1\)"),
         ('seeds=["1"]', r"seeds\.0: input should be a valid integer \(given: '1'\)"),
@@ -124,6 +126,27 @@ def test_a_wrong_file_is_one_clear_error(tmp_path, text, message):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
+        load_suite(str(path))
+
+
+METHOD = "name = 'a'\n[[methods]]\nname = 'standard'\n"
+
+
+def test_a_suite_that_says_nothing_of_tasks_is_judged_by_all_three(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(METHOD)
+    assert tasks_of(load_suite(str(path))) == (Clean(), Corruption(), Pgd())
+    assert tasks_of(load_suite(str(path), ["tasks.pgd.steps=3"])) == (Clean(), Corruption(), Pgd(steps=3))
+    path.write_text("tasks = []\n" + METHOD)
+    assert load_suite(str(path)).tasks == ()
+    method = MethodTable(name="standard")
+    assert Suite(name="a", methods=(method,)) == parse_suite({"name": "a", "methods": [{"name": "standard"}]}, "a")
+
+
+def test_where_a_suite_came_from_is_no_key(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("source = 'x'\n" + METHOD)
+    with pytest.raises(UserError, match=r"mine\.toml: unknown key 'source'; .*allowed: architectures, datasets, desc"):
         load_suite(str(path))
 
 

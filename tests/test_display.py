@@ -1,10 +1,12 @@
 """Progress displays, against a clock that the test moves."""
 
 import io
+import re
 import sys
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from robusteval.display import Bars, Journey, Lines, display_for
 
@@ -22,8 +24,8 @@ def clock():
     return Clock()
 
 
-def console(*, terminal: bool, **options) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=150, **options)
+def console(*, terminal: bool, width: int = 150) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width)
 
 
 def written(target: Console) -> str:
@@ -95,10 +97,32 @@ def test_bars_show_cell_stage_count_and_note_and_no_markup_of_labels():
         bars.advance(4, note="loss [1.5]")
         bars.say("done [b]")
     text = written(out)
-    assert "[1/2] a [red]x[/] train" in text
+    assert "[1/2] a [red]x[/]" in text
+    assert "train" in text
     assert "4/10" in text
     assert "loss [1.5]" in text
     assert "done [b]\n" in text
+
+
+def test_eighty_columns_hold_the_cell_in_a_line_and_bar_count_time_and_note_in_the_next(clock):
+    out = console(terminal=True, width=80)
+    journey = Journey((1.0, 1.0), clock)
+    bars = Bars(out, journey)
+    bars.bars.live.auto_refresh = False
+    with bars:
+        bars.cell("mixup seed 0")
+        clock.now += 60
+        bars.cell("entprop seed 0 (resnet8, cifar10-sample)")
+        bars.begin("corruption", 1500)
+        for _ in range(3):
+            bars.advance(100, note="loss 1.203")
+    page = console(terminal=True, width=80)
+    page.print(bars.bars.get_renderable())
+    place, bar = written(page).splitlines()
+    assert "[2/2] entprop seed 0 (resnet8, cifar10-sample), 1:00 left in all" in place
+    plain = Text.from_ansi(bar).plain
+    assert len(plain) <= 80
+    assert re.fullmatch(r"corruption \S{20,} +300/1500 [-\d]:[-\d]{2}:[-\d]{2} loss 1\.203 *", plain)
 
 
 def test_bars_leave_standard_output_alone(capsys):

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from robusteval import __version__
-from robusteval.cli.browse import ls, show
+from robusteval.cli.browse import ls
 from robusteval.cli.data import data
 from robusteval.cli.doctor import doctor
 from robusteval.cli.evaluate import evaluate
 from robusteval.cli.output import note
 from robusteval.cli.run import INTERRUPTED, run, train
+from robusteval.cli.show import show
 from robusteval.cli.summary import report
 from robusteval.errors import UserError
 
@@ -37,7 +38,9 @@ app.command(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of a command line: 0 done, 1 a cell or check failed, 2 a mistake in what was asked, 130 Ctrl-C.
+    """The exit code of a command line.
+
+    0 done, 1 a cell or check failed or a run cannot be read, 2 a mistake in what was asked, 130 Ctrl-C.
 
     Args:
         arguments: without the program's name; None takes the process's.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+from robusteval.errors import UserError
+
+T = TypeVar("T")
 
 RESULTS = Path("results")
 """Where runs and reports go when nothing is said."""
@@ -19,7 +24,28 @@ Threads = Annotated[
     int | None, Parameter(validator=Number(gte=1), help="CPU threads; results depend on it in rounding.")
 ]
 Limit = Annotated[
-    int | None, Parameter(validator=Number(gte=1), help="Use only the first N images of each split, to try things out.")
+    int | None,
+    Parameter(
+        validator=Number(gte=1),
+        help="Use only the first N images of each split, to try things out; for training N must be at least "
+        "training.batch_size.",
+    ),
 ]
 Flag = Annotated[bool, Parameter(show_default=False)]
+Download = Annotated[bool, Parameter(show_default=False, help="Download the data set where it is missing.")]
 Seed = Annotated[int, Parameter(validator=Number(gte=0))]
+
+
+def with_settings(make: Callable[[tuple[str, ...]], T], settings: tuple[str, ...]) -> T:
+    """What ``make`` makes of ``--set`` settings; an error that a setting brought names it.
+
+    Raises:
+        UserError: of ``make``; where it succeeds without the last settings, the first that is one too many is named.
+    """
+    try:
+        return make(settings)
+    except UserError as error:
+        if not settings or str(error).startswith("--set"):
+            raise
+        with_settings(make, settings[:-1])
+        raise UserError(f"--set {settings[-1]}: {error}") from None

@@ -1,4 +1,4 @@
-"""``ls`` and ``show``: what there is, and one thing in full."""
+"""``ls``: what there is."""
 
 # ruff: noqa: D417 - options that commands share carry their help in their type (arguments.py)
 
@@ -9,30 +9,35 @@ from pathlib import Path
 from typing import Literal
 
 from robusteval.cli.arguments import RESULTS, Out
-from robusteval.cli.evaluate import as_row
 from robusteval.cli.output import line, table
+from robusteval.cli.summary import skipped
 from robusteval.config import load_suite, shipped
-from robusteval.errors import unknown
-from robusteval.store import StoredRun, find_runs
+from robusteval.errors import UserError
+from robusteval.store import find_runs
 
 
 def ls(
-    what: Literal["methods", "datasets", "models", "corruptions", "suites", "runs"], /, *, out: Out = RESULTS
-) -> None:
-    """List methods, datasets, models, corruptions, suites or runs.
+    what: Literal["methods", "tasks", "datasets", "models", "corruptions", "suites", "runs"], /, *, out: Out = RESULTS
+) -> int:
+    """List methods, tasks, datasets, models, corruptions, suites or runs; `robusteval show NAME` tells more of one.
+
+    Runs that cannot be read are named and left out; the exit code is then 1.
 
     Args:
         what: What to list; runs are those in `--out`.
     """
+    if what == "runs":
+        return _runs(out)
     listings: Mapping[str, Callable[[], None]] = {
         "methods": _methods,
+        "tasks": _tasks,
         "datasets": _datasets,
         "models": _models,
         "corruptions": _corruptions,
         "suites": _suites,
-        "runs": lambda: _runs(out),
     }
     listings[what]()
+    return 0
 
 
 def _methods() -> None:
@@ -46,6 +51,13 @@ def _methods() -> None:
         rows.append((name, flops, " ".join(method.branches), method.deployed, source))
     table(("method", "flops", "branches", "deployed", "paper"), rows)
     line("flops: of training, with default options, as a multiple of standard")
+
+
+def _tasks() -> None:
+    from robusteval.tasks import TASKS
+
+    rows = [(name, (task.__doc__ or "").splitlines()[0]) for name, task in TASKS.items()]
+    table(("task", "measures"), rows)
 
 
 def _datasets() -> None:
@@ -80,85 +92,11 @@ def _suites() -> None:
     table(("suite", "cells", "description"), rows)
 
 
-def _runs(out: Path) -> None:
+def _runs(out: Path) -> int:
+    damaged: list[UserError] = []
     rows = [
         (stored.run.id, stored.run.status, stored.run.label, " ".join(sorted({task.task for task in stored.tasks})))
-        for stored in find_runs(out)
+        for stored in find_runs(out, skip=lambda _, error: damaged.append(error))
     ]
     table(("run", "status", "label", "judged by"), rows)
-
-
-def show(name: str, /, *, out: Out = RESULTS) -> None:
-    """Show a run with its numbers, or a method with its paper and options.
-
-    Args:
-        name: Id of a run in `--out` (its beginning will do), or name of a method.
-    """
-    runs = {stored.run.id: stored for stored in find_runs(out)}
-    matching = [stored for run_id, stored in runs.items() if run_id.startswith(name)]
-    if len(matching) == 1 or name in runs:
-        _show_run(runs.get(name, matching[0]))
-        return
-    from robusteval.methods import METHODS
-
-    if name not in METHODS:
-        raise unknown(f"show (runs in {out})", "run or method", name, [*runs, *METHODS])
-    _show_method(name)
-
-
-def _show_run(stored: StoredRun) -> None:
-    run = stored.run
-    facts: dict[str, object] = {
-        "run": run.id,
-        "folder": stored.folder,
-        "status": run.status,
-        "error": run.error,
-        "method": run.method,
-        "options": _options(run.options),
-        "training": _options(run.training),
-        "branches": f"{' '.join(run.branches)}, deployed: {run.deployed}",
-        "parameters": f"{run.parameters:,}",
-        "trained on": f"{run.train_data.name}, {run.train_data.n} images, "
-        f"{'verified' if run.train_data.verified else 'unverified'}",
-        "device": f"{run.provenance.device}, {run.provenance.threads} threads, {run.provenance.precision}",
-        "made": f"{run.provenance.created} by robusteval {run.provenance.robusteval}",
-        "commit": run.provenance.commit,
-    }
-    if run.cost:
-        facts["cost"] = f"{run.cost.flops:.3e} FLOPs; seconds: {_options(run.cost.wall_s, '.1f')}"
-        facts["passes"] = f"forward {_options(run.cost.forward)}; backward {_options(run.cost.backward)}"
-    if stored.history:
-        last = stored.history[-1]
-        facts["last epoch"] = f"{last.epoch}: {_options(last.logs, '.4f')}"
-    for key, value in facts.items():
-        if value is not None:
-            line(f"{key + ':':13}{value}")
-    measurements = [measurement for task in stored.tasks for measurement in task.measurements]
-    if measurements:
-        line("")
-        table(("task", "metric", "value", "low", "high", "n", "where"), [as_row(one) for one in measurements])
-
-
-def _show_method(name: str) -> None:
-    from dataclasses import fields
-
-    from robusteval.methods import METHODS
-
-    method = METHODS[name]
-    card = method.card
-    line(f"{name}: {card.title}")
-    line(f"{card.authors}, {card.venue} {card.year}, {card.url}")
-    line(card.summary)
-    line(f"reference code: {card.reference}")
-    for deviation in card.deviations:
-        line(f"- {deviation}")
-    line("")
-    default = method()
-    table(("option", "default"), [(field.name, str(getattr(default, field.name))) for field in fields(default)])  # type: ignore[arg-type]  # methods are dataclasses, their base class is not
-
-
-def _options(values: Mapping[str, object], spec: str = ".6g") -> str:
-    """Options or numbers in one line."""
-    return " ".join(
-        f"{key}={value:{spec}}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )
+    return skipped(damaged)

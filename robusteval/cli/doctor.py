@@ -7,7 +7,7 @@ import sys
 
 from robusteval import __version__
 from robusteval.cli.arguments import DataDir
-from robusteval.cli.output import line
+from robusteval.cli.output import in_threads, line
 from robusteval.errors import UserError
 
 
@@ -23,7 +23,7 @@ def doctor(*, data_dir: DataDir = None) -> int:
     line(f"robusteval   {__version__}, commit {commit() or 'unknown (not a checkout)'}")
     line(f"python       {sys.version.split()[0]} on {platform.platform()}")
     line(f"packages     {', '.join(f'{name} {version}' for name, version in versions().items())}")
-    line(f"processor    {cpu_model()}, {runtime.threads} threads")
+    line(f"processor    {cpu_model()}, {in_threads(runtime.threads)}")
     line(f"device       {runtime.device}: {device_name(runtime.device)}")
     line(f"precision    {choose_precision('auto', runtime.device)} where training says auto")
     line(f"allocator    {runtime.allocator}{'' if 'tuned' in runtime.allocator else ': CPU work may take longer'}")

@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from robusteval.cli.arguments import DataDir, Device, Limit, Settings, Threads
+from robusteval.cli.arguments import DataDir, Device, Download, Limit, Settings, Threads, with_settings
 from robusteval.cli.output import errors, line, table
 from robusteval.config import Table, TaskTable, change
 from robusteval.display import display_for
+from robusteval.errors import UserError
 from robusteval.records import Measurement
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def evaluate(
     device: Device = "auto",
     threads: Threads = None,
     limit: Limit = None,
+    download: Download = False,
     json_lines: Annotated[bool, Parameter(name="--json", show_default=False)] = False,
 ) -> None:
     """Judge a checkpoint, one of ours or anybody's, and print the measurements.
@@ -56,8 +59,8 @@ def evaluate(
     from robusteval.runtime import prepare
     from robusteval.store import RUN, names, read_bytes
 
-    asked = _tasks(tasks, settings)
-    images = load(dataset, "test", data_dir=data_dir).first(limit)
+    asked = with_settings(partial(_tasks, tasks), settings)
+    images = load(dataset, "test", data_dir=data_dir, download=download).first(limit)
     network = build(model, classes=len(images.classes), normalize=normalize or DATASETS[dataset].family)
     if (checkpoint.parent / RUN).exists() and checkpoint.name in names(checkpoint.parent):
         read_bytes(checkpoint.parent, checkpoint.name)  # a file of a run: is it what was written?
@@ -84,8 +87,11 @@ def evaluate(
 def _tasks(names: str, settings: tuple[str, ...]) -> list[Task]:
     """The tasks that a list of names with commas means, options changed."""
     from robusteval.cells import make_task
+    from robusteval.tasks import TASKS
 
     described: Table = {"tasks": [{"name": name.strip()} for name in names.split(",") if name.strip()]}
+    if not described["tasks"]:
+        raise UserError(f"--tasks: names no task; allowed: {', '.join(TASKS)}, with commas between several")
     for setting in settings:
         change(described, f"tasks.{setting}")
     return [

@@ -28,6 +28,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def in_threads(count: int) -> str:
+    """A number of threads in words."""
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
 def errors() -> Console:
     """The console on standard error, for progress."""
     return Console(stderr=True)

@@ -5,12 +5,25 @@
 from __future__ import annotations
 
 import time
+from copy import deepcopy
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from robusteval.cli.arguments import RESULTS, DataDir, Device, Flag, Limit, Out, Seed, Settings, Threads
-from robusteval.cli.output import errors, line, note, table
+from robusteval.cli.arguments import (
+    RESULTS,
+    DataDir,
+    Device,
+    Download,
+    Flag,
+    Limit,
+    Out,
+    Seed,
+    Settings,
+    Threads,
+    with_settings,
+)
+from robusteval.cli.output import errors, in_threads, line, note, table
 from robusteval.cli.summary import write
 from robusteval.config import Suite, Table, change, load_suite, narrowed, parse_suite
 from robusteval.display import Display, display_for, duration
@@ -37,6 +50,7 @@ def run(
     device: Device = "auto",
     threads: Threads = None,
     limit: Limit = None,
+    download: Download = False,
     dry_run: Flag = False,
 ) -> int:
     """Train and judge every cell of a suite, then write the report.
@@ -52,19 +66,20 @@ def run(
             be repeated.
         dry_run: Print the cells, what is there already and the expected FLOPs and minutes; compute nothing else.
     """
-    chosen = narrowed(load_suite(suite, settings), only=only, seeds=seed)
+    load_suite(suite)  # before torch is imported: a wrong name is to be told at once
+    chosen = narrowed(
+        with_settings(lambda settings: _resolvable(load_suite(suite, settings)), settings), only=only, seeds=seed
+    )
     from robusteval.planning import plan
     from robusteval.runtime import prepare
 
     runtime = prepare(device, threads)
-    jobs = plan(chosen, out, data_dir=data_dir, limit=limit)
+    jobs = plan(chosen, out, data_dir=data_dir, limit=limit, download=download)
     if dry_run:
         _forecast(jobs, runtime)
         return 0
     code = _work(jobs, runtime)
-    if code != INTERRUPTED:
-        write(out, (out,))
-    return code
+    return code if code == INTERRUPTED else max(code, write(out, (out,)))
 
 
 def train(
@@ -80,6 +95,7 @@ def train(
     device: Device = "auto",
     threads: Threads = None,
     limit: Limit = None,
+    download: Download = False,
 ) -> int:
     """Train one method and keep its weights, without judging them.
 
@@ -100,16 +116,31 @@ def train(
         "architectures": [architecture],
         "seeds": [seed],
         "methods": [{"name": method}],
+        "tasks": [],
     }
-    for setting in settings:
-        change(described, f"methods.{method}.{setting}")
-    suite: Suite = parse_suite(described, "train")
+
+    def changed(settings: tuple[str, ...]) -> Suite:
+        table = deepcopy(described)
+        for setting in settings:
+            change(table, f"methods.{method}.{setting}")
+        return _resolvable(parse_suite(table, "train"))
+
+    suite = with_settings(changed, settings)
     runtime = prepare(device, threads)
-    (job,) = plan(suite, out, data_dir=data_dir, limit=limit)
+    (job,) = plan(suite, out, data_dir=data_dir, limit=limit, download=download)
     code = _work([job], runtime)
     if code == 0:
         line(str(job.folder / DEPLOYED))
     return code
+
+
+def _resolvable(suite: Suite) -> Suite:
+    """The suite, after every option of it was checked."""
+    from robusteval.cells import expand, tasks_of
+
+    expand(suite)
+    tasks_of(suite)
+    return suite
 
 
 def _work(jobs: list[Job], runtime: Runtime) -> int:
@@ -162,7 +193,10 @@ def _forecast(jobs: list[Job], runtime: Runtime) -> None:
     flops, seconds = sum(cost.flops for cost in costs), sum(cost.seconds for cost in costs)
     rows.append(("total", "", "", f"{flops:.2e}", f"{seconds / 60:.1f}"))
     table(("cell", "method", "state", "FLOPs", "minutes"), rows)
+    if all(job.state == "done" for job in jobs):
+        line("all cells are done: nothing is left to compute")
+        return
     line(
         f"minutes: from a few steps of each training and task, timed just now on {runtime.device} with "
-        f"{runtime.threads} threads; a half-done training counts in full"
+        f"{in_threads(runtime.threads)}; a half-done training counts in full"
     )

@@ -25,7 +25,7 @@ class Column:
     """A score of the leaderboard.
 
     Attributes:
-        key: its name in CSV files.
+        key: what it is known by; `frame.column_names` makes its name in CSV files of it.
         label, short: its name for readers, and where space is scarce.
         kind: what it is.
         definition: what it means, one or two sentences.

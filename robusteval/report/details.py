@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from robusteval.options import written
 from robusteval.records import Measurement
 from robusteval.report.columns import attack_name, direct
+from robusteval.report.text import number, percent
 from robusteval.store import StoredRun
 
 
@@ -21,9 +22,10 @@ class Curve(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A small chart of one run's training."""
+    """A small chart of one run's training; ``show`` writes a value of it."""
 
     title: str
+    show: Callable[[float], str]
     curves: tuple[Curve, ...]
     low: float
     high: float
@@ -35,10 +37,11 @@ def charts(stored: StoredRun) -> list[Chart]:
     keys = dict.fromkeys(key for epoch in stored.history for key in epoch.logs)
     losses = [key for key in keys if "loss" in key]
     accuracies = [key for key in keys if "accuracy" in key and key not in losses]
-    return [_chart(stored, *part) for part in (("Loss", losses), ("Training accuracy", accuracies)) if part[1]]
+    parts = (("Loss", number, losses), ("Training accuracy, %", percent, accuracies))
+    return [_chart(stored, *part) for part in parts if part[2]]
 
 
-def _chart(stored: StoredRun, title: str, keys: Sequence[str]) -> Chart:
+def _chart(stored: StoredRun, title: str, show: Callable[[float], str], keys: Sequence[str]) -> Chart:
     values = [epoch.logs[key] for epoch in stored.history for key in keys if key in epoch.logs]
     low, high = min(values), max(values)
     first, last = stored.history[0].epoch, stored.history[-1].epoch
@@ -49,7 +52,7 @@ def _chart(stored: StoredRun, title: str, keys: Sequence[str]) -> Chart:
         ys = [100 - 100 * (epoch.logs[key] - low) / ((high - low) or 1.0) for epoch in epochs]
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
         curves.append(Curve(key, points, epochs[-1].logs[key]))
-    return Chart(title, tuple(curves), low, high, last)
+    return Chart(title, show, tuple(curves), low, high, last)
 
 
 class Transfer(NamedTuple):

@@ -1,10 +1,11 @@
 """The data frames behind every table: one line per measurement (long), one line per leaderboard row (wide).
 
-Fractions in full precision; what is missing is missing (NaN or None), never 0.
+Column names are in snake case. Fractions in full precision; what is missing is missing (NaN or None), never 0.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,26 @@ def _frame(lines: Sequence[Line], last: Sequence[str]) -> pd.DataFrame:
     """Lines as a frame of nullable types, which keep integers integers beside missing values."""
     keys = dict.fromkeys(key for line in lines for key in line)
     ordered = [key for key in keys if key not in last] + list(last)
-    return pd.DataFrame({key: _series([line.get(key) for line in lines]) for key in ordered})
+    return pd.DataFrame(
+        {name: _series([line.get(key) for line in lines]) for key, name in column_names(ordered).items()}
+    )
+
+
+def column_names(keys: Sequence[str]) -> dict[str, str]:
+    """Key -> column name in snake case, each name once.
+
+    >>> column_names(["clean_accuracy", "PGD-20 Linf 8/255_low", "where_a b", "where_a-b"])
+    {'clean_accuracy': 'clean_accuracy', 'PGD-20 Linf 8/255_low': 'pgd_20_linf_8_255_low', \
+'where_a b': 'where_a_b', 'where_a-b': 'where_a_b_2'}
+    """
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for key in keys:
+        base = re.sub(r"[\W_]+", "_", key).strip("_").lower() or "unnamed"
+        tries = (base, *(f"{base}_{number}" for number in range(2, len(keys) + 2)))
+        found[key] = next(one for one in tries if one not in taken)
+        taken.add(found[key])
+    return found
 
 
 def _series(values: Sequence[Any]) -> pd.Series[Any]:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 Boxes = npt.NDArray[Any]
 """Float boxes (x0, y0, x1, y1), in pixels."""
 
-RINGS = (2, 6, 13, 25, 40, 60)
+RINGS = (2, 6, 13, 25, 40, 60, 85)
 """Distances of a name from its marker, points."""
-ANGLES = (0, 180, 90, 270, 35, -35, 145, -145, 65, -65, 115, -115)
+ANGLES = (0, 180, 90, 270, 20, 160, 35, -35, 145, -145, 65, -65, 115, -115)
 """Directions of a name from its marker, degrees, the best to read first."""
 LEADER = 2
 """From this ring on a line ties the name to its marker."""
@@ -40,32 +40,50 @@ class Mark(NamedTuple):
     bars: tuple[tuple[float, float, float, float], ...] = ()
 
 
-def place(axes: Axes, marks: Sequence[Mark]) -> None:
-    """Writes the names. The limits, scales and position of the axes must be final."""
+def place(axes: Axes, marks: Sequence[Mark], lines: Sequence[tuple[float, float, float, float]] = ()) -> None:
+    """Writes the names. The limits, scales and position of the axes must be final.
+
+    Args:
+        axes: what they are written into.
+        marks: the points; names that come earlier have the better places.
+        lines: other lines to keep clear of, as (x0, y0, x1, y1) in data units.
+    """
     figure = axes.figure
     assert isinstance(figure, Figure), "axes of a plain figure"
     pixel = figure.dpi / 72
     centres = axes.transData.transform([(mark.x, mark.y) for mark in marks])
     radii = pixel * np.array([[mark.radius] for mark in marks])
-    solid = np.hstack([centres - radii, centres + radii])
+    markers = np.hstack([centres - radii, centres + radii])
+    words = np.empty((0, 4))
     ends = np.array([bar for mark in marks for bar in mark.bars]).reshape(-1, 2)
     bars = axes.transData.transform(ends).reshape(-1, 4) + pixel * np.array([-1, -1, 1, 1])
-    frame = np.array([axes.get_window_extent().extents])
-    for mark, centre in zip(marks, centres, strict=True):
+    drawn = [axes.transData.transform(np.reshape(line, (2, 2))) for line in lines]
+    # The foot of a name may stand on the axis: that of a point at 0 % has little other room.
+    frame = np.array([axes.get_window_extent().extents]) - pixel * np.array([0, 2, 0, 0])
+    for index, (mark, centre) in enumerate(zip(marks, centres, strict=True)):
         if not mark.text:
             continue
         note = axes.annotate(mark.text, (mark.x, mark.y), xytext=(0, 0), textcoords="offset points", color=mark.colour)
         extent = note.get_window_extent()
         boxes, rings = _spots(centre, (extent.width + 2 * pixel, extent.height), mark.radius * pixel, pixel)
-        badness = _badness(boxes, solid, bars, frame) + 0.35 * rings
+        leaders = np.stack([np.broadcast_to(centre, (len(boxes), 2)), np.clip(centre, boxes[:, :2], boxes[:, 2:])], 1)
+        # Markers as if a little larger, so that no line seems to start at one that it only passes.
+        around = np.delete(markers, index, axis=0) + 3 * pixel * np.array([-1, -1, 1, 1])
+        others = np.vstack([around, words])
+        struck = (rings >= LEADER) * _runs_through(leaders, others).sum(1)
+        under = _runs_through(np.reshape(drawn, (-1, 2, 2)), boxes).sum(0)
+        stray = (rings < LEADER) * _nearer(boxes, centre, np.delete(centres, index, axis=0))
+        badness = _badness(boxes, np.vstack([markers, words]), bars, frame) + 0.35 * rings
+        badness += 5 * struck + 4 * under + 6 * stray
         best = int(badness.argmin())
         box = boxes[best]
-        solid = np.vstack([solid, box])
+        words = np.vstack([words, box])
         note.set_position((float((box[0] - centre[0]) / pixel + 1), float((box[1] - centre[1]) / pixel)))
         note.set_verticalalignment("bottom")
         if rings[best] >= LEADER:
             # From the point to the nearest part of the name, so that the line never runs under it.
-            x, y = axes.transData.inverted().transform(np.clip(centre, box[:2], box[2:]))
+            drawn.append(leaders[best])
+            x, y = axes.transData.inverted().transform(leaders[best][1])
             axes.plot([mark.x, x], [mark.y, y], color=mark.colour, linewidth=0.6, alpha=0.5, zorder=1)
 
 
@@ -85,7 +103,28 @@ def _badness(boxes: Boxes, solid: Boxes, bars: Boxes, frame: Boxes) -> Boxes:
     inside = _overlaps(boxes, frame).sum(1) / area
     covered = _overlaps(boxes, solid).sum(1) / area
     crossed = (_overlaps(boxes, bars) > 0).sum(1)
-    return np.asarray(100 * (1 - inside) + 60 * covered + crossed)
+    # Even a little cover is worse than a line through a name; much is worse still.
+    return np.asarray(100 * (1 - inside) + 60 * covered + 40 * (covered > 0.01) + crossed)
+
+
+def _nearer(boxes: Boxes, own: Boxes, others: Boxes) -> Boxes:
+    """Whether each box (k, 4) is nearer to one of the points ``others`` (m, 2) than to its own (2,), as (k,).
+
+    >>> _nearer(np.array([[2.0, 0, 4, 1], [1, 0, 3, 1]]), np.array([0.0, 0.5]), np.array([[3.0, 2.5], [9, 9]]))
+    array([ True, False])
+    """
+    points = np.vstack([own, others])
+    gaps = points[None] - np.clip(points[None], boxes[:, None, :2], boxes[:, None, 2:])
+    distances = np.linalg.norm(gaps, axis=-1)
+    return np.asarray((distances[:, 1:] < distances[:, :1]).any(1))
+
+
+def _runs_through(lines: Boxes, boxes: Boxes) -> Boxes:
+    """Whether each line (k, 2 ends, 2) runs through each box (m, 4), as (k, m); seen at 40 points of the line."""
+    share = np.linspace(0.0, 1.0, 40)[:, None]
+    points = lines[:, None, 0] * (1 - share) + lines[:, None, 1] * share
+    low, high = points[:, :, None] > boxes[:, :2], points[:, :, None] < boxes[:, 2:]
+    return np.asarray(np.any(np.all(low & high, axis=-1), axis=1))
 
 
 def _overlaps(a: Boxes, b: Boxes) -> Boxes:

@@ -152,7 +152,7 @@ def _reach(score: Score | None) -> tuple[float, float]:
 
 def _scatter(axes: Axes, points: Sequence[Point]) -> None:
     """Draws points with bars and names; a thin line ties the other branches to the deployed one."""
-    marks = []
+    marks, ties = [], []
     deployed = {point.look.name: point for point in points if point.row.deployed}
     strokes: list[tuple[list[tuple[float, float]], tuple[float, ...]]] = []
     for point in sorted(points, key=lambda point: -point.area):
@@ -164,18 +164,24 @@ def _scatter(axes: Axes, points: Sequence[Point]) -> None:
         strokes += [([bar[:2], bar[2:]], to_rgba(colour, 0.5 if own else 0.3)) for bar in bars]
         axes.scatter(
             [x], [y], s=point.area, marker=point.look.marker, color=colour if own else PAPER, edgecolors=colour,
-            linewidths=1.1, zorder=3, label=name if own else f"{name}, {branch}",
+            linewidths=1.1, zorder=3, clip_on=False, label=name if own else f"{name}, {branch}",
         )  # fmt: skip
         owner = deployed.get(name)
         if owner is not None and owner is not point:
             ends = ([x, 100 * owner.x], [y, 100 * (owner.y.value or 0.0)])
             axes.plot(*ends, color=colour, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-        marks.append(Mark(x, y, math.sqrt(point.area) / 2, name if own else branch, INK if own else MUTED, bars))
+            ties.append((ends[0][0], ends[1][0], ends[0][1], ends[1][1]))
+        text = name if own else f"{clean(name, 22)} {branch}"
+        marks.append(Mark(x, y, math.sqrt(point.area) / 2, text, INK if own else MUTED, bars))
     lines, colours = zip(*strokes, strict=True)
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=0.9, zorder=2))
     axes.margins(0.09)
     axes.autoscale_view()
-    place(axes, [mark if index < NAMED else mark._replace(text="") for index, mark in enumerate(marks)])
+    # No room is shown where no percentage can be; a marker on the edge is drawn whole.
+    axes.set_ylim(max(axes.get_ylim()[0], 0.0), min(axes.get_ylim()[1], 100.0))
+    if axes.get_xscale() == "linear":
+        axes.set_xlim(max(axes.get_xlim()[0], 0.0), min(axes.get_xlim()[1], 100.0))
+    place(axes, [mark if index < NAMED else mark._replace(text="") for index, mark in enumerate(marks)], ties)
 
 
 def _relative_axis(axes: Axes, values: Sequence[float]) -> None:

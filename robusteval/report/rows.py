@@ -74,6 +74,11 @@ class Group:
         """The head and the same for the other branches: all rows but those of the single seeds under a mean."""
         return tuple(row for row in self.rows if row.kind == self.head.kind)
 
+    @property
+    def lines(self) -> tuple[Row, ...]:
+        """The rows of the page's table: those that speak, and the deployed branches of the single seeds."""
+        return tuple(row for row in self.rows if row.deployed or row.kind == self.head.kind)
+
 
 @dataclass(frozen=True)
 class Board:

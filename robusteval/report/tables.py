@@ -16,7 +16,7 @@ from robusteval.report.costs import trained
 from robusteval.report.notes import notes
 from robusteval.report.rows import Row, board, failures
 from robusteval.report.scores import Score
-from robusteval.report.text import MISSING, clean, duration, factor, number, percent, plus_minus
+from robusteval.report.text import MISSING, clean, duration, factor, number, percent, span
 from robusteval.store import StoredRun
 
 
@@ -47,7 +47,7 @@ def _cell(value: object) -> str:
 
 
 def terminal_table(runs: Sequence[StoredRun]) -> Table:
-    """The leaderboard for a terminal: percent with half the width of the interval; failures and notes below it.
+    """The leaderboard for a terminal: percent, the interval under it; failures and notes below the table.
 
     Of several seeds only their mean is shown, with its standard deviation.
     """
@@ -60,19 +60,22 @@ def terminal_table(runs: Sequence[StoredRun]) -> Table:
         title.append(f"  {' / '.join(clean(part, 40) for part in next(iter(places)))}", style="not bold dim")
     table = Table(title=title, title_justify="left", caption_justify="left", box=None, padding=(0, 2, 0, 0))
     table.pad_edge = False
-    table.add_column("Method", overflow="fold", vertical="bottom", min_width=8)
-    for column in shown:
-        name = column.short if shorts[column.short] == 1 else column.label
-        header = Text(name.replace(" ", "\n", 1), justify="right")
-        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
-    for name in ("Passes", "FLOPs", "Training"):
-        table.add_column(name, justify="right", vertical="bottom", no_wrap=True)
+    names = [column.short if shorts[column.short] == 1 else column.label for column in shown]
+    high = any(" " in name for name in names)
+    table.add_column(_heading("Method", high=high), overflow="fold", min_width=8)
+    for name in (*names, "Passes", "FLOPs", "Training"):
+        table.add_column(_heading(name, high=high), justify="right", no_wrap=True)
     for group in shown_board.groups:
         for row in group.speakers:
             scores = [_score(row.scores.get(column.key)) for column in shown]
             table.add_row(_name(row, placed=len(places) > 1), *scores, *_cost(row), style="" if row.deployed else "dim")
     table.caption = _caption(runs)
     return table
+
+
+def _heading(name: str, *, high: bool) -> Text:
+    """A heading on two lines, or on the lower one of two; the cells below it stand at the top of theirs."""
+    return Text(name.replace(" ", "\n", 1) if " " in name or not high else f"\n{name}")
 
 
 def _name(row: Row, *, placed: bool) -> Text:
@@ -92,9 +95,10 @@ def _name(row: Row, *, placed: bool) -> Text:
 def _score(score: Score | None) -> Text:
     if score is None:
         return Text(MISSING)
-    spread = plus_minus(score.low, score.high) if score.sd is None else f"({100 * score.sd:.1f})"
+    spread = span(score.low, score.high) if score.sd is None else f"sd {percent(score.sd)}"
     mark = "!" if score.trust == "flagged" else ""
-    return Text(percent(score.value)).append(spread, style="dim").append(mark, style="bold red")
+    shown = Text(percent(score.value), justify="right").append(mark, style="bold red")
+    return shown.append(f"\n{spread}", style="dim") if spread else shown
 
 
 def _cost(row: Row) -> list[Text]:
@@ -109,7 +113,7 @@ def _cost(row: Row) -> list[Text]:
 
 def _caption(runs: Sequence[StoredRun]) -> Text:
     lines = [
-        "Percent with half the width of the 95 % interval, or (standard deviation over seeds). Indented: branches that "
+        "Percent; under it the 95 % interval, or the standard deviation (sd) over seeds. Indented: branches that "
         "are not deployed. Passes: backward, per training image. FLOPs: relative to standard."
     ]
     lines += [f"{stored.run.status}: {_who(stored.run)}: {clean(reason, 300)}" for stored, reason in failures(runs)]

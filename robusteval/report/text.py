@@ -42,15 +42,6 @@ def percent(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
-def plus_minus(low: float | None, high: float | None) -> str:
-    """Half the width of an interval in percentage points, with its sign; empty without an interval.
-
-    >>> plus_minus(0.45, 0.55)
-    '±5.0'
-    """
-    return "" if low is None or high is None else f"±{50 * (high - low):.1f}"
-
-
 def span(low: float | None, high: float | None) -> str:
     """An interval in percent; empty without one.
 

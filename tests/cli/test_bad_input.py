@@ -1,5 +1,6 @@
 """Every mistake: exit code 2, one line on standard error, no traceback, nothing half-written."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -43,7 +44,7 @@ def refused(cli, tmp_path: Path):
         (["run", "--only", "entrop"], "--only: unknown method 'entrop'; did you mean 'entprop'?"),
         (["run", "--set", "methods.advporp.steps=1"], "unknown method 'advporp'; did you mean 'advprop'?"),
         (["train", "advporp"], "unknown method 'advporp'; did you mean 'advprop'?"),
-        (["show", "advporp"], "unknown run or method 'advporp'; did you mean 'advprop'?"),
+        (["show", "advporp"], "unknown run or name 'advporp'; did you mean 'advprop'?"),
         (["run", "quikc"], "unknown suite 'quikc'; did you mean 'quick'?"),
         (
             ["train", "standard", "--architecture", "resnet81"],
@@ -78,7 +79,8 @@ def test_unknown_keys(refused, arguments, message):
         ("training.flip=1", "quick: training: flip: input should be a valid boolean (given: 1)"),
         ("training.schedule=cosin", "quick: training: schedule: input should be 'cosine', 'step', 'onecycle'"),
         ("methods.entprop.k=[1]", "quick: methods.entprop: k: input should be a valid number"),
-        ("seeds=1", "seeds: input should be a valid tuple (given: 1)"),
+        ("seeds=1", "--set seeds=1: quick: seeds: should be a list, e.g. [1] (given: 1)"),
+        ("datasets=cifar10", "datasets: should be a list, e.g. [\"cifar10\"] (given: 'cifar10')"),
     ],
 )
 def test_wrong_types(refused, setting, message):
@@ -92,7 +94,7 @@ def test_wrong_types(refused, setting, message):
         (["run", "--set", "tasks.pgd.epsilon=-1/255"], "tasks.pgd: epsilon"),
         (
             ["run", "--set", "methods.advprop.epsilon=4"],
-            "methods.advprop: epsilon: input should be less than or equal to 1",
+            "methods.advprop: epsilon: 4 is more than the whole pixel range",
         ),
         (["run", "--set", "training.lr=0"], "training: lr: input should be greater than 0 (given: 0)"),
         (["run", "--seed", "-1"], '"-1" for --seed'),
@@ -152,8 +154,38 @@ def test_unwritable_report(refused, tmp_path, finished):
     assert "file" in refused("report", finished, "--out", tmp_path / "file" / "out")
 
 
-def test_no_such_device(refused):
-    assert "--device: 'tpu'" in refused("run", "--device", "tpu")
+@pytest.mark.parametrize("name", ["tpu", "gpu", "mps", "cuda:x", "cpu:1"])
+def test_no_such_device(refused, name):
+    message = refused("run", "--device", name)
+    reason = "no device is called so"
+    assert message == f"--device: {name!r} cannot be used here ({reason}); allowed: auto, cpu, cuda, cuda:N\n"
+
+
+def test_a_gpu_that_is_not_there_is_told_in_our_words(refused, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "'cuda:1' cannot be used here (torch finds no CUDA GPU); allowed" in refused("run", "--device", "cuda:1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert "'cuda:2' cannot be used here (the last GPU is cuda:1)" in refused("run", "--device", "cuda:2")
+
+
+def test_an_error_names_the_setting_that_brought_it_or_the_file(refused, tmp_path):
+    settings = ["--set", "training.epochs=2", "--set", "training.lr=-1", "--set", "training.batch_size=8"]
+    assert refused("run", *settings).startswith("--set training.lr=-1: quick: training: lr: ")
+    assert refused("train", "entprop", "--set", "k=0.5", "--set", "steps=0").startswith(
+        "--set steps=0: train: methods.entprop: steps: "
+    )
+    checkpoint = ["--checkpoint", "x", "--tasks", "pgd"]
+    assert refused("eval", "resnet8", *checkpoint, "--set", "pgd.steps=0").startswith("--set pgd.steps=0: eval: ")
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "other"\ntraining = { epochs = 0 }\n[[methods]]\nname = "standard"\n')
+    assert refused("run", path, "--set", "seeds=[1]").startswith(f"{path}: training: epochs: ")
+
+
+def test_settings_that_fit_only_together(cli):
+    settings = ["training.optimizer=adamw", "training.nesterov=true", "training.optimizer=sgd"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    assert cli("train", "standard", *arguments, "--limit", "2").err.startswith("error: train: training.batch_size")
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "garbage", "another network", "missing"])
@@ -184,11 +216,22 @@ def damaged(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["run.json", "history.json", "tasks/clean-*.json", "manifest.json"])
-def test_damaged_runs(refused, tmp_path, finished, name):
+def test_a_damaged_run_is_skipped_unless_it_is_the_one_that_is_asked_for(cli, refused, tmp_path, finished, name):
     shutil.copytree(finished, tmp_path / "out")
     path = damaged(tmp_path / "out", name)
-    message = refused("report", "--out", tmp_path / "out")
-    assert message.startswith(f"{path}: damaged")
+    assert refused("report", path.parents[name.count("/")], "--out", tmp_path / "out").startswith(f"{path}: damaged")
+    assert refused("show", "cifar10-sample-resnet8-st", "--out", tmp_path / "out").startswith(f"{path}: damaged")
+    for command in (["report"], ["ls", "runs"], ["show", "cifar10-sample-resnet8-ent"]):
+        code, out, err = cli(*command, "--out", tmp_path / "out")
+        assert code == 1
+        assert err.startswith(f"skipped: {path}: damaged")
+        assert err.count("\n") == 1
+        assert "entprop" in out
+    assert [line.split()[1:3] for line in cli("ls", "runs", "--out", tmp_path / "out").out.splitlines()[1:]] == [
+        ["done", "entprop"]
+    ]
+    with (tmp_path / "out" / "leaderboard.csv").open() as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"entprop"}
 
 
 def test_damaged_weights_of_a_run_that_goes_on(refused, tmp_path, finished):
@@ -200,15 +243,14 @@ def test_damaged_weights_of_a_run_that_goes_on(refused, tmp_path, finished):
     assert message.startswith(f"{path}: damaged")
 
 
-@pytest.mark.parametrize("command", [["report"], ["ls", "runs"], ["show", "standard"], ["run"]])
+@pytest.mark.parametrize("command", ["report", "show", "run"])
 def test_records_of_a_newer_schema(refused, tmp_path, finished, command):
     shutil.copytree(finished, tmp_path / "out")
     (folder,) = (tmp_path / "out").glob("runs/*standard*")
     raw = json.loads(store.read_bytes(folder, "run.json"))
     store.write_bytes(folder, "run.json", json.dumps(raw | {"schema_version": 2, "news": 1}).encode())
-    if command == ["run"]:
-        command = ["run", str(finished.parent / "two.toml"), "--limit", "64"]
-    message = refused(*command, "--out", tmp_path / "out")
+    arguments = {"report": [folder], "show": [folder.name], "run": [finished.parent / "two.toml", "--limit", "64"]}
+    message = refused(command, *arguments[command], "--out", tmp_path / "out")
     assert "written by a newer robusteval (record schema 2)" in message
 
 

@@ -1,6 +1,8 @@
 """``ls``, ``show``, ``data`` and ``doctor``: what they list is what there is."""
 
 import re
+import tomllib
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from robusteval.config import shipped
 from robusteval.data import DATASETS, load
 from robusteval.methods import METHODS
 from robusteval.models import MODELS
+from robusteval.options import build
 from robusteval.runtime import Runtime
+from robusteval.tasks import TASKS
+from robusteval.training import Training
 
 
 def first_column(out: str) -> list[str]:
@@ -17,7 +22,8 @@ def first_column(out: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("models", MODELS), ("datasets", DATASETS), ("suites", shipped()), ("methods", METHODS)]
+    ("what", "names"),
+    [("models", MODELS), ("datasets", DATASETS), ("suites", shipped()), ("methods", METHODS), ("tasks", TASKS)],
 )
 def test_ls_names_all_there_are(cli, what, names):
     code, out, err = cli("ls", what)
@@ -62,7 +68,58 @@ def test_show_a_method(cli):
     code, out, _ = cli("show", "entprop")
     assert code == 0
     assert METHODS["entprop"].card.url in out
-    assert re.search(r"^k +0\.2$", out, re.MULTILINE)
+    k = "k = 0.2\n    allowed: a number above 0 to 1\n    share of the batch that is selected, by entropy of the main"
+    assert k in out
+    assert 'step_size = "1/255"\n    allowed: a number or a fraction such as "8/255", above 0\n    alpha.' in out
+    assert 'mix = "mixup"\n    allowed: "mixup" or "cutmix" or "none"\n' in out
+
+
+def blocks(out: str) -> dict[str, list[str]]:
+    """Option -> its default and its two or more lines."""
+    found: dict[str, list[str]] = {}
+    for line in out.splitlines():
+        if match := re.match(r"(\w+) = (.*)", line):
+            block = found.setdefault(match[1], [match[2]])
+        elif line.startswith("    "):
+            block.append(line.strip())
+    return found
+
+
+@pytest.mark.parametrize("name", ["training", *METHODS, *TASKS])
+def test_every_option_is_shown_with_a_default_that_a_suite_may_hold_and_a_meaning(cli, name):
+    cls = Training if name == "training" else (METHODS | TASKS)[name]
+    code, out, err = cli("show", name)
+    assert (code, err) == (0, "")
+    shown = blocks(out)
+    assert list(shown) == [field.name for field in fields(cls)]
+    assert all(block[1].startswith("allowed: ") and block[2] for block in shown.values())
+    given = {key: block[0] for key, block in shown.items() if block[0] != "none"}
+    table = tomllib.loads("".join(f"{key} = {value}\n" for key, value in given.items()))
+    assert build(cls, table, name) == cls()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("resnet8", "paper:       He et al., Deep residual learning"),
+        ("cifar100", f"digests:     test {DATASETS['cifar100'].digests['test']}"),
+        ("cifar100", "suite:       cifar100"),  # a name that a data set and a suite share shows both
+        ("quick", 'description = "Five methods'),
+        ("fog", "one of the benchmark's 15"),
+        ("spatter", "held out"),
+    ],
+)
+def test_show_tells_of_all_that_ls_lists(cli, name, told):
+    code, out, _ = cli("show", name)
+    assert code == 0
+    assert told in out
+
+
+def test_a_beginning_that_several_runs_share_names_them(cli, finished):
+    ids = sorted(path.name for path in finished.glob("runs/*"))
+    code, out, err = cli("show", "cifar10-sample-", "--out", finished)
+    assert (code, out) == (2, "")
+    assert err == f"error: show (runs in {finished}): several runs begin so: {', '.join(ids)}\n"
 
 
 def test_data_verify_says_whether_it_is_the_known_content(cli, small_cifar):
@@ -112,4 +169,6 @@ def test_doctor_says_when_the_allocator_is_not_tuned(cli, monkeypatch):
 
     runtime = Runtime(torch.device("cpu"), 1, "system")
     monkeypatch.setattr("robusteval.runtime.prepare", lambda: runtime)
-    assert "allocator    system: CPU work may take longer" in cli("doctor").out
+    out = cli("doctor").out
+    assert "allocator    system: CPU work may take longer" in out
+    assert re.search(r"^processor .*, 1 thread$", out, re.MULTILINE)

@@ -104,6 +104,7 @@ def test_every_branch_of_a_runs_weights_is_judged(cli, finished):
     ("arguments", "message"),
     [
         (["--tasks", "clean,pdg"], "eval: unknown task 'pdg'; did you mean 'pgd'"),
+        (["--tasks", ""], "--tasks: names no task; allowed: clean, corruption, pgd"),
         (["--set", "pgd.steps=3"], "unknown task 'pgd'; allowed: clean"),
         (["--normalize", "cifar"], "unknown normalisation 'cifar'"),
     ],

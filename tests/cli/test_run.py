@@ -2,10 +2,12 @@
 
 import csv
 import re
+import shutil
 
 import pytest
 
 from robusteval import store
+from robusteval.errors import UserError
 from robusteval.methods.entprop import EntProp
 from robusteval.tasks.clean import Clean
 
@@ -96,6 +98,42 @@ def test_a_dry_run_says_what_is_there_and_what_it_costs_and_writes_nothing(cli, 
     assert "timed just now on cpu" in how
     _, out, _ = cli("run", suite, "--dry-run", "--out", finished, "--limit", "64")
     assert [line.split()[-3:] for line in out.splitlines()[1:3]] == [["done", "0.00e+00", "0.0"]] * 2
+    assert out.splitlines()[-1] == "all cells are done: nothing is left to compute"
+    _, out, _ = cli("run", suite, "--dry-run", "--limit", "64", "--threads", "1", "--only", "standard")
+    assert "on cpu with 1 thread;" in out
+
+
+def test_a_damaged_run_beside_those_of_the_suite_is_left_out_of_the_report(cli, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    (other,) = out.glob("runs/*entprop*")
+    (other / "run.json").write_bytes(b"{}")
+    code, _, err = cli("run", finished.parent / "two.toml", "--only", "standard", "--out", out, "--limit", "64")
+    assert code == 1
+    assert f"skipped: {other / 'run.json'}: damaged" in err
+    with (out / "leaderboard.csv").open() as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"standard"}
+
+
+@pytest.mark.parametrize("command", [["run"], ["train", "standard"], ["eval", "resnet8", "--checkpoint", "none"]])
+def test_downloads_happen_only_when_asked_for(cli, monkeypatch, tmp_path, command):
+    asked = []
+
+    def download(root, info, *_, **__):
+        asked.append(info.name)
+        raise UserError("no network here")
+
+    monkeypatch.setattr("robusteval.data.layouts.pickles.download", download)
+    where = ["--set", 'datasets=["cifar10"]'] if command == ["run"] else ["--dataset", "cifar10"]
+    assert cli(*command, *where, "--data-dir", tmp_path).code == 2
+    assert asked == []
+    assert cli(*command, *where, "--data-dir", tmp_path, "--download").err == "error: no network here\n"
+    assert asked == ["cifar10"]
+
+
+def test_the_help_says_how_small_a_limit_may_be(cli):
+    told = [" ".join(cli(command, "--help").out.replace("│", " ").split()) for command in ("run", "train")]
+    assert all("for training N must be at least training.batch_size" in text for text in told)
 
 
 def test_train_names_the_weights_and_judges_nothing(cli, tmp_path):

@@ -23,6 +23,8 @@ addEventListener("load", () => {
   const table = document.querySelector("table.board");
   const names = () => [...table.tBodies].map((body) => body.rows[0].cells[0].dataset.v);
   found.order.start = names();
+  const weight = (selector) => [...table.querySelectorAll(selector)].map((cell) => getComputedStyle(cell).fontWeight);
+  found.weights = {best: weight(".best .v"), other: weight("td:not(.best) .v")};
   const click = (column) => {
     const head = table.querySelector(`th[data-column="${column}"]`);
     const button = head.querySelector("button");
@@ -44,6 +46,8 @@ addEventListener("load", () => {
   location.hash = "#run-2";
   setTimeout(() => {
     found.opened = document.getElementById("run-2").open;
+    const hints = [...document.querySelectorAll(".hint")];
+    found.hints = hints.map((hint) => [hint.hidden, hint.nextElementSibling.className]);
     found.width = [document.documentElement.scrollWidth, innerWidth];
     found.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
     const shown = document.createElement("pre");
@@ -102,6 +106,16 @@ def test_the_theme_changes_page_and_figures(found: dict[str, Any]) -> None:
     assert set(found["papers"]) == {light, dark}
     ink = {dark: "rgb(230, 233, 236)", light: "rgb(27, 31, 36)"}[found["papers"][1]]
     assert ink in found["inks"]
+
+
+def test_the_best_is_bolder_than_the_rest(found: dict[str, Any]) -> None:
+    assert found["weights"]["best"]
+    assert min(map(int, found["weights"]["best"])) >= 700
+    assert max(map(int, found["weights"]["other"])) <= 500
+
+
+def test_tables_wider_than_the_window_say_so(found: dict[str, Any]) -> None:
+    assert found["hints"] == [[False, "scroll more"]] * 2
 
 
 def test_links_open_the_details(found: dict[str, Any]) -> None:

@@ -185,8 +185,25 @@ def test_every_heading_sorts(report: Path) -> None:
     ]
 
 
-def test_details_of_a_run(report: Path) -> None:
+def test_rows_are_counted_as_shown(report: Path, seeds: list[StoredRun]) -> None:
+    for text, expected in ((read(report), "9 rows from 7 runs"), (page_text(seeds), "22 rows from 15 runs")):
+        assert expected in Page(text).text
+        assert f"{len([row for row in rows(text) if row])} rows" == expected[: expected.index(" from")]
+
+
+def test_the_mean_comes_first_in_the_table_of_corruptions(report: Path, runs: list[StoredRun]) -> None:
     text = read(report)
+    table = text[text.index('<table class="heat">') :]
+    assert re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', table)[:2] == ["mean", "gaussian noise"]
+    line = next(row for row in board(runs).rows if row.stored.run.label == "entprop")
+    mean = 100 * (line.value("corruption_accuracy_generated") or 0)
+    body = table[table.index("<tbody>") :]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", body[: body.index("</tr>")])[0] == f"{mean:.1f}"
+
+
+def test_details_of_a_run(report: Path, runs: list[StoredRun]) -> None:
+    text = read(report)
+    accuracy = 100 * next(stored for stored in runs if stored.run.label == "entprop").history[-1].logs["accuracy"]
     part = Page(text[text.index('<details id="run-1">') : text.index('<details id="run-2">')]).text
     for expected in (
         "EntProp: High Entropy Propagation",
@@ -198,6 +215,8 @@ def test_details_of_a_run(report: Path) -> None:
         "4,000 images of cifar10-sample",
         "aux 0.2 0.2",
         "loss_aux",
+        "Training accuracy, %",
+        f"accuracy {accuracy:.1f}",
     ):
         assert expected in part
     assert "<b>Adversarial</b>" in Page(text).text  # shown, not obeyed

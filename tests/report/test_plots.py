@@ -11,13 +11,15 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from robusteval.report.columns import Column
 from robusteval.report.curves import heat_map, spread, training_curves
 from robusteval.report.grids import grid
+from robusteval.report.labels import Mark, place
 from robusteval.report.plots import Plot, area, cost_plot, looks, tradeoff
 from robusteval.report.rows import board
-from robusteval.report.style import drawing, png, svg
+from robusteval.report.style import drawing, new_figure, png, svg
 from robusteval.store import StoredRun
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -85,6 +87,50 @@ def test_bars_of_means_are_standard_deviations(seeds: list[StoredRun]) -> None:
     ]
     spans = np.array([np.ptp(segment, axis=0) for segment in segments])
     assert spans.max(axis=0) == pytest.approx([0.8, 0.8])  # twice the sd of 0.0, 0.4, 0.8
+
+
+@pytest.mark.parametrize("example", ["runs", "seeds", "hostile"])
+def test_axes_end_where_percentages_do(example: str, request: pytest.FixtureRequest) -> None:
+    runs: list[StoredRun] = request.getfixturevalue(example)
+    axes = tradeoff_of(runs).figure.axes[0]
+    with drawing():
+        cost = cost_plot(board(runs).groups, column(runs, "attack"))
+    ranges = [axes.get_xlim(), axes.get_ylim(), *([cost.figure.axes[0].get_ylim()] if cost else [])]
+    assert all(0 <= low < high <= 100 for low, high in ranges)
+
+
+def test_a_branchs_name_says_whose_it_is(runs: list[StoredRun]) -> None:
+    notes = [child for child in tradeoff_of(runs).figure.axes[0].get_children() if isinstance(child, Annotation)]
+    assert {note.get_text() for note in notes} == {
+        "standard", "mixup", "pgd_at", "advprop", "advprop aux", "entprop", "entprop aux"
+    }  # fmt: skip
+
+
+def test_names_keep_clear_of_lines() -> None:
+    def box(*lines: tuple[float, float, float, float]) -> Bbox:
+        with drawing():
+            axes = new_figure().subplots()
+            axes.set(xlim=(0, 10), ylim=(0, 10))
+            place(axes, [Mark(5, 5, 3, "name", "black")], lines)
+            (note,) = (child for child in axes.get_children() if isinstance(child, Annotation))
+            return Bbox(axes.transData.inverted().transform(note.get_window_extent()))
+
+    assert box().x0 > 5  # beside it, to the right
+    assert box().y0 < 5 < box().y1
+    assert not box((5, 5, 9, 5)).y0 < 5 < box((5, 5, 9, 5)).y1 or box((5, 5, 9, 5)).x1 < 5
+
+
+def test_a_leader_passes_by_the_other_markers() -> None:
+    others = [(5 + 0.45 * x, 5 + 0.45 * y) for x, y in ((1, 0), (-1, 0), (0, 1), (1, 1), (-1, 1), (1, -1), (-1, -1))]
+    with drawing():
+        axes = new_figure().subplots()
+        axes.set(xlim=(0, 10), ylim=(0, 10))
+        place(axes, [*(Mark(x, y, 3, "", "black") for x, y in others), Mark(5, 5, 3, "a long name", "black")])
+    (line,) = axes.lines
+    ends = axes.transData.transform(line.get_xydata())
+    path = ends[0] + np.linspace(0, 1, 200)[:, None] * (ends[1] - ends[0])
+    gaps = np.linalg.norm(path[:, None] - axes.transData.transform(others), axis=-1)
+    assert gaps.min() > 3 * axes.get_figure().dpi / 72
 
 
 @pytest.mark.parametrize("example", ["runs", "seeds", "hostile"])

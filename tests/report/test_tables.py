@@ -63,7 +63,7 @@ def test_long_csv_holds_every_measurement_exactly(runs: list[StoredRun]) -> None
 
 def test_missing_cells_are_empty_and_true_zeros_are_zero(runs: list[StoredRun]) -> None:
     by_label = {(line["label"], line["branch"]): line for line in lines(csv_text(wide_table(board(runs))))}
-    pgd = "PGD-20 Linf 8/255"
+    pgd = "pgd_20_linf_8_255"
     assert by_label["standard", "main"][pgd] == "0.0"
     assert by_label["mixup-a02", "main"][pgd] == ""
     failed = by_label["advprop-lr1", "main"]
@@ -71,6 +71,14 @@ def test_missing_cells_are_empty_and_true_zeros_are_zero(runs: list[StoredRun]) 
     assert failed["error"].endswith("step 118 of epoch 3")
     assert by_label["advprop", "aux"]["deployed"] == "false"
     assert by_label["advprop", "aux"]["train_flops"] == ""
+
+
+def test_column_names_are_snake_case_and_differ(runs: list[StoredRun], hostile: list[StoredRun]) -> None:
+    for some in (runs, hostile):
+        for frame in (wide_table(board(some)), long_table(some)):
+            assert len(set(frame.columns)) == len(frame.columns)
+            assert [name for name in frame.columns if not re.fullmatch(r"[^\W_A-Z]+(_[^\W_A-Z]+)*", name)] == []
+    assert "pgd_20_linf_8_255_low" in wide_table(board(runs)).columns
 
 
 def test_frames_have_types(runs: list[StoredRun]) -> None:
@@ -104,17 +112,23 @@ def printed(runs: list[StoredRun], width: int) -> str:
 def test_terminal_table_fits_80_columns(runs: list[StoredRun]) -> None:
     text = printed(runs, 80)
     assert max(map(len, text.splitlines())) <= 80
-    row = next(line for line in text.splitlines() if line.startswith("pgd_at"))
-    assert row.split() == ["pgd_at", "48.7±3.1", "38.6±2.1", "43.1±2.5", "25.2±2.7", "8", f"5.67{TIMES}", "4m", "36s"]
-    assert re.search(r"^  aux +62\.2±3\.0", text, re.MULTILINE)
-    assert re.search(rf"^mixup-a02 +70\.5±2\.8 +{MISSING} +{MISSING} +{MISSING} +1", text, re.MULTILINE)
+    all_lines = text.splitlines()
+    at = next(index for index, line in enumerate(all_lines) if line.startswith("pgd_at"))
+    assert all_lines[at].split() == ["pgd_at", "48.7", "38.6", "43.1", "25.2", "8", f"5.67{TIMES}", "4m", "36s"]
+    shown = {row.stored.run.label: row for row in board(runs).rows if row.deployed}["pgd_at"].scores.values()
+    spans = [f"{100 * (s.low or 0):.1f}{MISSING}{100 * (s.high or 0):.1f}" for s in shown if (s.value or 1) < 0.5]
+    assert len(spans) == 4
+    assert sorted(all_lines[at + 1].split()) == sorted(spans)
+    assert re.search(rf"^  aux +62\.2 .*\n +59\.2{MISSING}65\.2 ", text, re.MULTILINE)
+    assert re.search(rf"^mixup-a02 +70\.5 +{MISSING} +{MISSING} +{MISSING} +1", text, re.MULTILINE)
+    assert "±" not in text
     assert "failed: advprop-lr1, seed 0: train: loss is not finite" in text
     assert "cifar10-c-gen" in text
 
 
 def test_terminal_table_shows_means_of_seeds(seeds: list[StoredRun]) -> None:
     text = printed(seeds, 120)
-    assert re.search(r"^mixup 3 seeds +71\.5\(0\.4\)", text, re.MULTILINE)
+    assert re.search(r"^mixup 3 seeds +71\.5 .*\n +sd 0\.4 ", text, re.MULTILINE)
     assert text.count("mixup") == 1
 
 

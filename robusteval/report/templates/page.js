@@ -20,6 +20,16 @@ for (const table of document.querySelectorAll("table.board")) {
     });
   }
 }
+for (const box of document.querySelectorAll(".scroll")) {
+  const hint = box.previousElementSibling;
+  const mark = () => {
+    const wider = box.scrollWidth > box.clientWidth + 1;
+    if (hint?.classList.contains("hint")) hint.hidden = !wider;
+    box.classList.toggle("more", wider && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  };
+  box.addEventListener("scroll", mark, { passive: true });
+  new ResizeObserver(mark).observe(box);
+}
 const button = document.querySelector(".theme");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const show = () => {
