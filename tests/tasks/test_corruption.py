@@ -202,7 +202,7 @@ def test_official_files_that_are_not_there(known: Mapping[str, nn.Module], data:
         ({"names": ["gausian_noise"]}, "names: unknown corruption 'gausian_noise'; did you mean 'gaussian_noise'?"),
         ({"names": []}, "names: .*at least 1"),
         ({"names": ["fog", "snow", "fog"]}, "names: one is listed twice"),
-        ({"names": "fog"}, "names: .*tuple"),
+        ({"names": "fog"}, "names: should be a list"),
         ({"severities": [0, 1]}, "severities.0: .*greater than or equal to 1"),
         ({"severities": [6]}, "severities.0: .*less than or equal to 5"),
         ({"severities": [1, 1]}, "severities: one is listed twice"),
