@@ -42,7 +42,8 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def attack_mode(model: nn.Module, mode: AttackMode) -> AbstractContextManager[None]:
-    """The context for an attack; ``train`` leaves the model as it is."""
+    """The context for an attack; ``train`` leaves the model as it is. Both train modes need one in train mode."""
     if mode == "eval":
         return evaluating(model)
+    assert model.training, f"mode {mode!r} attacks a network as it is being trained"
     return frozen_statistics(model) if mode == "train-frozen-stats" else nullcontext()

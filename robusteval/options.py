@@ -80,7 +80,7 @@ def in_pixel_units(norm: Norm, **radii: float) -> None:
 def options(cls: type[T]) -> type[T]:
     """The class as a frozen, keyword-only dataclass that checks types and ranges and refuses unknown keys."""
     config = ConfigDict(extra="forbid", strict=True)
-    checked: type[T] = dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[assignment]
+    checked: type[T] = dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[assignment]  # pydantic's own type for it
     return checked
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -12,10 +9,8 @@ from robusteval.attacks.geometry import BALLS
 from robusteval.attacks.objectives import Objective
 from robusteval.cost import timed
 from robusteval.losses import cross_entropy
-from robusteval.modes import evaluating, frozen_statistics
+from robusteval.modes import AttackMode, attack_mode
 from robusteval.options import Norm
-
-Mode = Literal["eval", "train", "train-frozen-stats"]
 
 
 def pgd(
@@ -29,7 +24,7 @@ def pgd(
     norm: Norm = "Linf",
     start: Tensor | None = None,
     targeted: bool = False,
-    mode: Mode = "eval",
+    mode: AttackMode = "eval",
     loss: Objective = cross_entropy,
 ) -> Tensor:
     """The last iterate of projected gradient ascent on the loss: images in [0, 1] within epsilon of x.
@@ -55,7 +50,7 @@ def pgd(
         loss: per-sample objective of (logits, y).
     """
     assert not torch.is_inference_mode_enabled(), "no gradient can be had in inference mode; no_grad is fine"
-    with timed("attack"), _running(model, mode), torch.enable_grad():
+    with timed("attack"), attack_mode(model, mode), torch.enable_grad():
         ball = BALLS[norm](x.detach(), epsilon)
         point = ball.point(torch.zeros_like(x) if start is None else start.detach())
         # A leaf that is added and not the model's input itself: FLOP counters of torch cannot follow the latter.
@@ -64,14 +59,6 @@ def pgd(
             gradient = _gradient(loss(model(point + zero), y).sum(), zero)
             point = ball.step(point, -gradient if targeted else gradient, step)
         return point
-
-
-def _running(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
-    """The context of a mode."""
-    if mode == "eval":
-        return evaluating(model)
-    assert model.training, f"mode {mode!r} attacks a network as it is being trained"
-    return frozen_statistics(model) if mode == "train-frozen-stats" else nullcontext()
 
 
 def _gradient(value: Tensor, leaf: Tensor) -> Tensor:

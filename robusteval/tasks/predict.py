@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robusteval.data.augment import as_float
+from robusteval.data.batches import eval_batches
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.modes import evaluating
@@ -40,10 +41,8 @@ def parts(data: ImageSet, batch_size: int) -> Iterator[Part]:
     An image's place in its batch and the batch's shape, on which the last bits of a float result may depend,
     are the same however many images the set has.
     """
-    total = len(data.labels)
-    for begin in range(0, total, batch_size):
-        index = torch.arange(begin, begin + batch_size).clamp(max=total - 1)
-        yield Part(data.images[index], data.labels[index], index, min(batch_size, total - begin))
+    for index, n in eval_batches(len(data.labels), batch_size):
+        yield Part(data.images.index_select(0, index), data.labels[index], index, n)
 
 
 def batches(data: ImageSet, context: Context) -> int:

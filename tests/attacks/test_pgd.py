@@ -14,12 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robusteval.attacks import OBJECTIVES, pgd, random_start
 from robusteval.attacks.geometry import distance
-from robusteval.attacks.pgd import Mode
+from robusteval.modes import AttackMode
 from robusteval.options import Norm
 from robusteval.randomness import Stream
 
 NORMS: tuple[Norm, ...] = ("Linf", "L2")
-MODES: tuple[Mode, ...] = ("eval", "train", "train-frozen-stats")
+MODES: tuple[AttackMode, ...] = ("eval", "train", "train-frozen-stats")
 
 
 class Linear(nn.Module):
@@ -167,7 +167,7 @@ def failing(after: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fails", [False, True])
-def test_nothing_of_the_caller_changes(mode: Mode, fails: bool) -> None:
+def test_nothing_of_the_caller_changes(mode: AttackMode, fails: bool) -> None:
     model = net().train()
     model[4].eval()  # frozen on purpose
     model[3].weight.requires_grad_(False)
