@@ -128,6 +128,25 @@ def _copy_plain(norm: BranchNorm) -> _BatchNorm:
     return copy.deepcopy(plain)
 
 
+def set_momentum(model: nn.Module, momentum: Mapping[str, float]) -> None:
+    """Sets the momentum of running statistics: new = (1 - momentum) * old + momentum * of the batch, as in torch.
+
+    Args:
+        model: changed in place.
+        momentum: by branch; branches that are not named keep theirs.
+
+    Raises:
+        UserError: the model has no such branch.
+    """
+    for name, value in momentum.items():
+        if name not in branch_names(model):
+            raise unknown("set_momentum", "branch", name, branch_names(model))
+        for norm in _norms(model):
+            branch = norm if name == MAIN else norm.get_submodule(f"aux_bn.{name}")
+            assert isinstance(branch, _BatchNorm)
+            branch.momentum = value
+
+
 @contextmanager
 def _route(model: nn.Module, route: Route) -> Iterator[None]:
     """Routes every layer until the context ends; the routes before, layer by layer, are restored."""

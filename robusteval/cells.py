@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -30,7 +31,11 @@ _NO_INFLUENCE = ("checkpoint_seconds",)
 
 @dataclass(frozen=True)
 class Cell:
-    """A method trained on a data set with an architecture and a seed."""
+    """A method trained on a data set with an architecture and a seed.
+
+    Attributes:
+        teacher: the cell whose network this one's method learns from.
+    """
 
     label: str
     method: Method
@@ -38,6 +43,7 @@ class Cell:
     dataset: str
     architecture: str
     seed: int
+    teacher: Cell | None = None
 
     def identity(self, data: DataRef) -> str:
         """The run's id: readable, and a digest of everything that decides the trained weights.
@@ -55,6 +61,8 @@ class Cell:
             "architecture": self.architecture,
             "seed": self.seed,
         }
+        if self.teacher is not None:
+            decisive["teacher"] = self.teacher.identity(data)
         readable = f"{self.dataset}-{self.architecture}-{self.method.name}-s{self.seed}"
         return f"{re.sub('[^a-z0-9_-]', '_', readable.lower())}-{digest(decisive)[:8]}"
 
@@ -92,10 +100,54 @@ def expand(suite: Suite) -> tuple[Cell, ...]:
         (label, _method(table, suite), _training(table, suite))
         for label, table in zip(_labels(suite.methods), suite.methods, strict=True)
     ]
-    return tuple(
-        Cell(*of_method, dataset=dataset, architecture=architecture, seed=seed)
-        for dataset, architecture, of_method, seed in product(suite.datasets, suite.architectures, trained, suite.seeds)
-    )
+    _check_momentum(suite, trained)
+    cells: list[Cell] = []
+    for dataset, architecture in product(suite.datasets, suite.architectures):
+        students = [
+            Cell(*of_method, dataset=dataset, architecture=architecture, seed=seed)
+            for of_method, seed in product(trained, suite.seeds)
+        ]
+        cells += _with_teachers(students, _training(None, suite))
+    return tuple(cells)
+
+
+def _with_teachers(students: list[Cell], training: Training) -> list[Cell]:
+    """The cells of a data set and architecture with those they learn from, each before its first student.
+
+    A teacher is trained as the suite says, without the overrides of its students, so that they can share it; where
+    the suite lists the very same cell, that is the one.
+    """
+    ordered: list[Cell] = []
+    early: list[Cell] = []  # listed teachers whose turn came with their first student
+
+    def complete(cell: Cell) -> Cell:
+        method = cell.method.teacher()
+        if method is None:
+            return cell
+        own = replace(cell, label=f"{method.name} (teacher)", method=method, training=training)
+        listed = [other for other in students if replace(other, label=own.label) == own]
+        teacher = complete(listed[0] if listed else own)
+        if teacher not in ordered:
+            ordered.append(teacher)
+            early.extend(listed[:1])
+        return replace(cell, teacher=teacher)
+
+    for student in students:
+        cell = complete(student)
+        if student in early:
+            early.remove(student)
+        else:
+            ordered.append(cell)
+    return ordered
+
+
+def _check_momentum(suite: Suite, trained: Iterable[tuple[str, Method, Training]]) -> None:
+    """Refuses a BatchNorm momentum for a branch that no method of the suite has: a slip of the pen."""
+    known = {branch for _, method, _ in trained for branch in method.branches}
+    for _, _, training in trained:
+        for name, _ in training.bn_momentum if isinstance(training.bn_momentum, tuple) else ():
+            if name not in known:
+                raise unknown(f"{suite.source}: training.bn_momentum", "branch", name, known)
 
 
 def tasks_of(suite: Suite) -> tuple[Task, ...]:
@@ -117,8 +169,10 @@ def _method(table: MethodTable, suite: Suite) -> Method:
     return build(METHODS[table.name], table.options, f"{suite.source}: methods.{table.label or table.name}")
 
 
-def _training(table: MethodTable, suite: Suite) -> Training:
-    """The suite's training with the method's overrides."""
+def _training(table: MethodTable | None, suite: Suite) -> Training:
+    """The suite's training, with the overrides of a method if one is given."""
+    if table is None:
+        return build(Training, suite.training, f"{suite.source}: training")
     whose = f"methods.{table.label or table.name}.training" if table.training else "training"
     return build(Training, suite.training | table.training, f"{suite.source}: {whose}")
 

@@ -12,7 +12,7 @@ import torch
 
 from robusteval.cost import FlopCount, forward_flops
 from robusteval.planning import Job
-from robusteval.runner import judging, network
+from robusteval.runner import judging, network, setting
 from robusteval.runtime import Runtime
 from robusteval.tasks import Task
 from robusteval.train import Diverged, train
@@ -91,6 +91,7 @@ def _training(job: Job, runtime: Runtime) -> Estimate:
             cell.training,
             seed=cell.seed,
             device=runtime.device,
+            teacher=setting(cell, job.train).teacher,
             progress=probe,
         )
     image = job.train.images[:1].float() / 255

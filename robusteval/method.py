@@ -8,9 +8,10 @@ Fast AdvProp) and every pass is metered.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ class Batch:
         index: int64 (B,) position of each image in its data set.
         rng: the step's stream of randomness.
         classes: number of classes K.
+        partner: float32 (B, 3, H, W), augmented: another view for each image, where `Method.pairing` asks for one.
     """
 
     x: Tensor
@@ -38,6 +40,61 @@ class Batch:
     index: Tensor
     rng: Stream
     classes: int
+    partner: Tensor | None = None
+
+
+class Pairing(NamedTuple):
+    """Which further images a method wants beside each one.
+
+    Attributes:
+        kind: ``same_class``: an image of the same class, by a random permutation within each class;
+            ``augmented``: the same image, augmented by another draw.
+        every: epochs after which the permutations are drawn anew.
+    """
+
+    kind: Literal["same_class", "augmented"]
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a network is trained on, for methods that give it parts of a size.
+
+    Attributes:
+        classes: number of classes K.
+        images: number of training images; `Batch.index` is below it.
+        batch_size: rows of each `Batch`.
+        shape: of an image.
+        teacher: the network that `Method.teacher` trained, plain; None if the method has none.
+    """
+
+    classes: int
+    images: int
+    batch_size: int
+    shape: tuple[int, int, int] = (3, 32, 32)
+    teacher: nn.Module | None = None
+
+
+class Published(NamedTuple):
+    """A number that a paper reports for a method.
+
+    Attributes:
+        dataset, architecture: registry names, or the paper's own where there is none.
+        options: hyper-parameters that differ from the defaults; the row is compared with runs that have these.
+        metric: ``clean``, ``corruption`` (mean accuracy over 15 x 5), ``autoattack`` or ``pgd``, the last two with
+            their threat model, e.g. ``autoattack Linf 8/255``.
+        value: a fraction in [0, 1].
+        sd: standard deviation over runs, if reported.
+        source: paper and table.
+    """
+
+    dataset: str
+    architecture: str
+    options: Mapping[str, str | int | float | bool]
+    metric: str
+    value: float
+    sd: float | None
+    source: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +106,7 @@ class Card:
         summary: one or two sentences on what a step does.
         reference: the code that was compared with, or why there is none.
         deviations: each choice that the paper leaves open or that differs from paper or code.
+        published: what the paper measured.
     """
 
     title: str
@@ -59,6 +117,7 @@ class Card:
     summary: str
     reference: str
     deviations: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +146,36 @@ class Passes:
         return (3 * sum(self.train.values()) + 2 * sum(self.attack.values()) + sum(self.forward.values())) / 3
 
 
+TRAINING_ONLY = "training_only"
+"""The child of a model that holds what only training needs; its keys begin so, and `Method.deploy` leaves it out."""
+
+
+def attach(model: nn.Module, **parts: nn.Module) -> None:
+    """Gives the model parts that train and are stored with it, but are no part of the network that is deployed.
+
+    They must be called by the method's step: the model's forward pass does not know them.
+    """
+    if TRAINING_ONLY not in model._modules:
+        model.add_module(TRAINING_ONLY, nn.ModuleDict())
+    model.get_submodule(TRAINING_ONLY).update(parts)  # type: ignore[operator]  # a ModuleDict
+
+
+def attached(model: nn.Module, name: str) -> nn.Module:
+    """The part that `attach` gave the model under this name."""
+    return model.get_submodule(f"{TRAINING_ONLY}.{name}")
+
+
+@contextmanager
+def detached(model: nn.Module) -> Iterator[None]:
+    """A context in which the model is without its attached parts."""
+    parts = model._modules.pop(TRAINING_ONLY, None)
+    try:
+        yield
+    finally:
+        if parts is not None:
+            model._modules[TRAINING_ONLY] = parts
+
+
 class Method(ABC):
     """A training method. Concrete ones are `robusteval.options.options` classes whose defaults are the paper's.
 
@@ -99,11 +188,37 @@ class Method(ABC):
 
     name: ClassVar[str]
     card: ClassVar[Card]
-    branches: ClassVar[tuple[str, ...]] = (MAIN,)
     deployed: ClassVar[str] = MAIN
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with what training needs besides (branches, predictors, teachers), changed in place."""
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches with these hyper-parameters; a class attribute where they do not depend on them."""
+        return (MAIN,)
+
+    @property
+    def replays(self) -> int:
+        """How many optimizer steps in a row are given the same batch; epochs see that many times fewer images."""
+        return 1
+
+    @property
+    def epochs_factor(self) -> float:
+        """What the epochs of the training are multiplied by, so that a costlier method has the budget of another."""
+        return 1.0
+
+    @property
+    def pairing(self) -> Pairing | None:
+        """What `Batch.partner` is to be; None for nothing."""
+        return None
+
+    def teacher(self) -> Method | None:
+        """The method whose network this one learns from: a run of its own, same architecture, data and seed."""
+        return None
+
+    def wrap(self, model: nn.Module, setting: Setting) -> nn.Module:
+        """The model with what training needs besides: branches, and other parts by `attach`. Changed in place.
+
+        The model is in train mode; what is put into eval mode here, a teacher say, stays in it.
+        """
         if self.branches[1:]:
             add_branches(model, self.branches[1:])
         return model
@@ -125,7 +240,8 @@ class Method(ABC):
 
     def deploy(self, model: nn.Module, branch: str | None = None) -> nn.Module:
         """A plain copy with ordinary BatchNorm and the original keys: of ``branch``, by default the deployed one."""
-        return keep_branch(model, branch or self.deployed)
+        with detached(model):
+            return keep_branch(model, branch or self.deployed)
 
     @abstractmethod
     def passes(self) -> Passes:

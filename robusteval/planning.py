@@ -28,7 +28,7 @@ class Job:
         folder: the run folder; its name is the run's id.
         state: of the folder.
         trained: whether the weights are there.
-        missing: the tasks that are still to be measured.
+        missing: the tasks that are still to be measured, of the final weights or of a snapshot.
         data_dir: where tasks look for published corruption files.
     """
 
@@ -40,6 +40,12 @@ class Job:
     trained: bool
     missing: tuple[Task, ...]
     data_dir: Path | None
+
+    @property
+    def teacher(self) -> Path | None:
+        """The run folder of the network that the method learns from."""
+        teacher = self.cell.teacher
+        return None if teacher is None else self.folder.parent / teacher.identity(self.train.ref())
 
 
 def plan(
@@ -97,8 +103,11 @@ def _job(
         return new
     run = store.read_record(folder, store.RUN, Run)
     sha256 = run.weights_sha256
+    weights = [sha256, *(snapshot.weights_sha256 for snapshot in run.snapshots)]
     measured = {name.removeprefix(store.TASKS).removesuffix(".json") for name in there}
-    missing = tuple(task for task in tasks if sha256 is None or task_key(task, test.ref(), sha256) not in measured)
+    missing = tuple(
+        task for task in tasks if any(one is None or task_key(task, test.ref(), one) not in measured for one in weights)
+    )
     for name in there:  # damage is to be found before hours of work, or a report, build on it
         try:
             store.read_bytes(folder, name)

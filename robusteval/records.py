@@ -39,6 +39,7 @@ class Measurement(Record):
     Attributes:
         task, metric: e.g. ``pgd``, ``robust_accuracy``.
         value: a fraction in [0, 1] for accuracies; None when it could not be measured (``note`` says why).
+        unit: ``fraction``: renderers show percent; ``number``: distances, cosines, counts, shown as they are.
         n: independent samples behind the value (images, not image-corruption pairs).
         low, high: 95 % interval (method: `robusteval.stats`).
         where: what distinguishes it, e.g. branch, attack_branch, corruption, severity, norm, epsilon, steps.
@@ -49,6 +50,7 @@ class Measurement(Record):
     metric: str
     value: Finite | None
     n: int
+    unit: Literal["fraction", "number"] = "fraction"
     low: Finite | None = None
     high: Finite | None = None
     where: dict[str, Scalar] = {}
@@ -104,8 +106,21 @@ class Epoch(Record):
     lr: Finite
 
 
+class Snapshot(Record):
+    """Weights kept on the way: after how many epochs, and what training had cost by then."""
+
+    epoch: int
+    weights_sha256: str
+    cost: Cost
+
+
 class Run(Record):
-    """One cell: a method trained on a data set with an architecture and a seed."""
+    """One cell: a method trained on a data set with an architecture and a seed.
+
+    Attributes:
+        teacher: id of the run whose network this one learnt from; what that cost is not in ``cost``.
+        snapshots: weights kept on the way, in order of epochs; the last epoch's are the run's own.
+    """
 
     schema_version: int = SCHEMA
     id: str
@@ -121,14 +136,16 @@ class Run(Record):
     deployed: str
     parameters: int
     train_data: DataRef
+    teacher: str | None = None
     cost: Cost | None = None
     weights_sha256: str | None = None
+    snapshots: tuple[Snapshot, ...] = ()
     provenance: Provenance
     error: str | None = None
 
 
 class TaskRecord(Record):
-    """The measurements of one task on one run's weights."""
+    """The measurements of one task on one run's weights: the final ones, or those after ``epoch`` epochs."""
 
     schema_version: int = SCHEMA
     task: str
@@ -137,6 +154,7 @@ class TaskRecord(Record):
     options: dict[str, Any]
     test_data: DataRef
     weights_sha256: str
+    epoch: int | None = None
     measurements: tuple[Measurement, ...]
     wall_s: Finite
     provenance: Provenance

@@ -10,7 +10,10 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -21,6 +24,7 @@ from robusteval.checkpoints import CHECKPOINT
 from robusteval.data import DATASETS, ImageSet
 from robusteval.errors import UserError
 from robusteval.hardware import choose_precision
+from robusteval.method import Setting
 from robusteval.models import build
 from robusteval.models.weights import load_state
 from robusteval.planning import Job, renewed
@@ -29,8 +33,8 @@ from robusteval.provenance import collect
 from robusteval.randomness import Stream
 from robusteval.records import Measurement, Run, TaskRecord
 from robusteval.runtime import Runtime
-from robusteval.tasks import Context, Outcomes, Task
-from robusteval.train import train
+from robusteval.tasks import Context, Origin, Outcomes, Task
+from robusteval.train import snapshot_name, train
 
 EVALUATION_SEED = 0
 """Every run is judged on the same corrupted images and from the same attack starts, so that outcomes can be paired."""
@@ -58,11 +62,14 @@ def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
             if not job.trained:
                 run = _train(job, run, runtime, progress)
             store.remove(job.folder, CHECKPOINT)  # not before the weights are stored: a kill costs no training
-            models = _restored(job, run, runtime)
             context = judging(runtime, run.deployed, progress, data_dir=job.data_dir)
-            for task in job.missing:
-                with _kept(failures, task.name):
-                    _measure(job, task, run, models, context, runtime)
+            for subject in _subjects(run):
+                missing = [task for task in job.missing if _name(job, task, subject) not in store.names(job.folder)]
+                if missing:
+                    models, origin = _restored(job, run, runtime, subject.file)
+                for task in missing:
+                    with _kept(failures, task.name if subject.epoch is None else f"{task.name} after {subject.epoch}"):
+                        _measure(job, task, subject, models, replace(context, origin=origin), runtime)
         return _end(job.folder, run, failures)
 
 
@@ -116,6 +123,7 @@ def _begin(job: Job, runtime: Runtime) -> Run:
             deployed=cell.method.deployed,
             parameters=sum(p.numel() for p in network(cell, job.train).parameters()),
             train_data=job.train.ref(),
+            teacher=job.teacher.name if job.teacher else None,
             provenance=collect(runtime, choose_precision(cell.training.precision, runtime.device)),
         )
     store.write_record(job.folder, store.RUN, run)
@@ -132,6 +140,7 @@ def _train(job: Job, run: Run, runtime: Runtime, progress: Progress) -> Run:
         cell.training,
         seed=cell.seed,
         device=runtime.device,
+        teacher=_teacher(job),
         folder=folder,
         progress=progress,
     )
@@ -140,26 +149,99 @@ def _train(job: Job, run: Run, runtime: Runtime, progress: Progress) -> Run:
     store.write_tensors(folder, store.DEPLOYED, deployed, meta | {"branch": run.deployed})
     sha256 = store.write_tensors(folder, store.WEIGHTS, trained.model.state_dict(), meta)
     store.write_record(folder, store.HISTORY, store.History(epochs=trained.history))
-    run = run.model_copy(update={"weights_sha256": sha256, "cost": trained.cost})
+    run = run.model_copy(update={"weights_sha256": sha256, "cost": trained.cost, "snapshots": trained.snapshots})
     store.write_record(folder, store.RUN, run)
     return run
 
 
-def _restored(job: Job, run: Run, runtime: Runtime) -> Mapping[str, nn.Module]:
-    """The network of each branch, always from the stored weights: what is judged is what can be loaded again."""
-    model = job.cell.method.wrap(network(job.cell, job.train))
-    tensors, _ = store.read_tensors(job.folder, store.WEIGHTS)
-    load_state(model, tensors, where=str(job.folder / store.WEIGHTS))
+class Subject(NamedTuple):
+    """Stored weights to be judged: file, digest, and the epochs after which they were kept (None: at the end)."""
+
+    file: str
+    sha256: str
+    epoch: int | None
+
+
+def _subjects(run: Run) -> list[Subject]:
+    """The final weights of a trained run, and its snapshots."""
+    assert run.weights_sha256 is not None
+    kept = [Subject(snapshot_name(one.epoch), one.weights_sha256, one.epoch) for one in run.snapshots]
+    return [Subject(store.WEIGHTS, run.weights_sha256, None), *kept]
+
+
+def _name(job: Job, task: Task, subject: Subject) -> str:
+    """The file of a task's record on those weights."""
+    return f"{store.TASKS}{task_key(task, job.test.ref(), subject.sha256)}.json"
+
+
+def _restored(job: Job, run: Run, runtime: Runtime, file: str) -> tuple[Mapping[str, nn.Module], Origin]:
+    """The network of each branch, always from stored weights: what is judged is what can be loaded again."""
+    cell = job.cell
+    model = cell.method.wrap(network(cell, job.train).train(), setting(cell, job.train))
+    tensors, _ = store.read_tensors(job.folder, file)
+    load_state(model, tensors, where=str(job.folder / file))
     model = model.to(runtime.device)
-    return {branch: job.cell.method.deploy(model, branch).eval() for branch in run.branches}
+    models = {branch: cell.method.deploy(model, branch).eval() for branch in run.branches}
+    return models, Origin(cell.method, cell.training, model, job.train, partial(_sibling, job, runtime))
+
+
+def setting(cell: Cell, data: ImageSet, teacher: nn.Module | None = None) -> Setting:
+    """What the cell's method is told about its training; a teacher that is not given has its initial weights."""
+    if cell.teacher is not None and teacher is None:
+        teacher = cell.teacher.method.deploy(
+            cell.teacher.method.wrap(network(cell.teacher, data).train(), setting(cell.teacher, data))
+        )
+    return Setting(
+        classes=len(data.classes),
+        images=len(data.labels),
+        batch_size=cell.training.batch_size,
+        shape=(3, *data.images.shape[2:]),
+        teacher=teacher,
+    )
+
+
+def _teacher(job: Job) -> nn.Module | None:
+    """The trained network that the cell's method learns from.
+
+    Raises:
+        UserError: its run has no weights: it failed, or was left out.
+    """
+    if job.teacher is None or job.cell.teacher is None:
+        return None
+    if store.DEPLOYED not in store.names(job.teacher):
+        raise UserError(f"{job.cell.label}: its teacher has no weights yet: {job.teacher.name}; train it first")
+    return _deployed(job.teacher, job)
+
+
+def _deployed(folder: Path, job: Job) -> nn.Module:
+    """The plain network that another run of the job's architecture and data has left."""
+    plain = network(job.cell, job.train)
+    tensors, _ = store.read_tensors(folder, store.DEPLOYED)
+    load_state(plain, tensors, where=str(folder / store.DEPLOYED))
+    return plain.eval()
+
+
+def _sibling(job: Job, runtime: Runtime, method: str) -> nn.Module | None:
+    """The deployed network of a method's run that differs from the job's in its method alone; None without one."""
+    own = store.read_record(job.folder, store.RUN, Run)
+    for other in store.find_runs(job.folder.parent, skip=lambda folder, error: None):
+        run = other.run
+        same = (run.dataset, run.architecture, run.seed, run.train_data) == (
+            own.dataset,
+            own.architecture,
+            own.seed,
+            own.train_data,
+        )
+        if run.method == method and same and store.DEPLOYED in store.names(other.folder):
+            return _deployed(other.folder, job).to(runtime.device)
+    return None
 
 
 def _measure(
-    job: Job, task: Task, run: Run, models: Mapping[str, nn.Module], context: Context, runtime: Runtime
+    job: Job, task: Task, subject: Subject, models: Mapping[str, nn.Module], context: Context, runtime: Runtime
 ) -> None:
     """Writes a task's record, after the per-sample outcomes that it names."""
-    assert run.weights_sha256 is not None
-    key = task_key(task, job.test.ref(), run.weights_sha256)
+    key = task_key(task, job.test.ref(), subject.sha256)
     began = time.perf_counter()
     measurements: list[Measurement] = []
     outcomes: dict[str, Outcomes] = {}
@@ -175,13 +257,14 @@ def _measure(
         key=key,
         options=plain(task),
         test_data=job.test.ref(),
-        weights_sha256=run.weights_sha256,
+        weights_sha256=subject.sha256,
+        epoch=subject.epoch,
         measurements=tuple(measurements),
         wall_s=time.perf_counter() - began,
         provenance=collect(runtime, context.precision),
     )
     store.write_arrays(job.folder, f"{store.TASKS}{key}.npz", outcomes)
-    store.write_record(job.folder, f"{store.TASKS}{key}.json", record)
+    store.write_record(job.folder, _name(job, task, subject), record)
 
 
 def _end(folder: Path, run: Run, failures: Mapping[str, Exception]) -> Run:
@@ -195,7 +278,8 @@ def _end(folder: Path, run: Run, failures: Mapping[str, Exception]) -> Run:
         store.remove(folder, ERROR)
         run = run.model_copy(update={"status": "done"})
     if run.cost is not None:
-        judging = sum(task.wall_s for task in store.load_run(folder).tasks)
+        stored = store.load_run(folder)
+        judging = sum(task.wall_s for task in (*stored.tasks, *stored.on_the_way))
         cost = run.cost.model_copy(update={"wall_s": run.cost.wall_s | {"eval": judging}})
         run = run.model_copy(update={"cost": cost})
     store.write_record(folder, store.RUN, run)

@@ -130,12 +130,18 @@ def read_arrays(folder: Path, name: str) -> dict[str, np.ndarray[Any, Any]]:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run folder, read."""
+    """A run folder, read.
+
+    Attributes:
+        tasks: what was measured of the final weights.
+        on_the_way: what was measured of the run's snapshots, by epoch.
+    """
 
     folder: Path
     run: Run
     history: tuple[Epoch, ...]
     tasks: tuple[TaskRecord, ...]
+    on_the_way: tuple[TaskRecord, ...] = ()
 
     def outcomes(self, task_key: str, key: str) -> np.ndarray[Any, Any]:
         """The per-sample outcomes of one measurement, bool (n,), True = right.
@@ -153,8 +159,9 @@ def load_run(folder: Path) -> StoredRun:
     run = read_record(folder, RUN, Run)
     history = read_record(folder, HISTORY, History).epochs if HISTORY in there else ()
     finished = [name for name in there if name.startswith(TASKS) and name.endswith(".json")]
-    tasks = tuple(read_record(folder, name, TaskRecord) for name in finished)
-    return StoredRun(folder, run, history, tasks)
+    records = [read_record(folder, name, TaskRecord) for name in finished]
+    snapshots = sorted((one for one in records if one.epoch is not None), key=lambda one: (one.epoch or 0, one.key))
+    return StoredRun(folder, run, history, tuple(one for one in records if one.epoch is None), tuple(snapshots))
 
 
 def find_runs(root: Path, *, skip: Callable[[Path, UserError], None] | None = None) -> list[StoredRun]:

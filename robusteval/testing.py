@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robusteval.branches import branch_names, current_route, use_branch
 from robusteval.cost import Meter, forward_flops
-from robusteval.method import Batch, Method
+from robusteval.method import Batch, Method, Setting
 from robusteval.modes import evaluating
 from robusteval.optimization import named_state, restore_state
 from robusteval.randomness import Stream
@@ -49,7 +49,20 @@ def example_batch(size: int = 40, *, step: int = 0) -> Batch:
     index = torch.arange(size)
     coarse = rng.at("x").uniform(index, 3, 4, 4)
     x = nn.functional.interpolate(coarse, size=8, mode="bilinear")
-    return Batch(x=x, y=rng.at("y").integers(index, CLASSES), index=index, rng=rng, classes=CLASSES)
+    other = nn.functional.interpolate(rng.at("partner").uniform(index, 3, 4, 4), size=8, mode="bilinear")
+    y = rng.at("y").integers(index, CLASSES)
+    return Batch(x=x, y=y, index=index, rng=rng, classes=CLASSES, partner=other)
+
+
+def example_setting(method: Method, size: int = 40) -> Setting:
+    """What `example_batch` of that size comes from; the teacher, if the method has one, is untrained."""
+    setting = Setting(classes=CLASSES, images=size, batch_size=size, shape=(3, 8, 8))
+    teacher = method.teacher()
+    if teacher is None:
+        return setting
+    torch.manual_seed(1)
+    taught = teacher.deploy(teacher.wrap(TinyNet().train(), example_setting(teacher, size)))
+    return dataclasses.replace(setting, teacher=taught)
 
 
 class Stepped(NamedTuple):
@@ -73,10 +86,11 @@ class MethodContract:
     def start(self) -> Stepped:
         """A freshly wrapped network in train mode, and a plain SGD optimizer."""
         torch.manual_seed(0)
-        network = TinyNet()
-        model = self.method.wrap(network)
-        for name, module in model.named_modules():
-            module.training = not name.endswith("frozen")
+        network = TinyNet().train()
+        network.frozen.eval()
+        setting = example_setting(self.method)
+        torch.manual_seed(2)
+        model = self.method.wrap(network, setting)
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
         return Stepped(network, model, [], optimizer)
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from robusteval.branches import branch_names, set_momentum
 from robusteval.checkpoints import Checkpoint, load, save
 from robusteval.cost import Meter
 from robusteval.data import ImageSet
 from robusteval.errors import UserError
 from robusteval.feed import Feed
 from robusteval.hardware import autocast, choose_precision, device_name
-from robusteval.method import Batch, Method
+from robusteval.method import Batch, Method, Setting, detached
 from robusteval.optimization import Averages, learning_rate, make_optimizer, named_state, reestimate, restore_state
 from robusteval.progress import Progress, Silent
 from robusteval.randomness import Stream
-from robusteval.records import Cost, Epoch
+from robusteval.records import Cost, Epoch, Snapshot
+from robusteval.store import write_tensors
 from robusteval.training import Training
 
 
@@ -34,11 +38,18 @@ class Trained(NamedTuple):
         model: the wrapped model, with averaged weights where the options ask for them.
         history: the logs of every epoch.
         cost: totals over all parts of a resumed run.
+        snapshots: what was kept on the way, in files of the folder (`snapshot_name`).
     """
 
     model: nn.Module
     history: tuple[Epoch, ...]
     cost: Cost
+    snapshots: tuple[Snapshot, ...]
+
+
+def snapshot_name(epoch: int) -> str:
+    """The file with the weights after so many epochs."""
+    return f"snapshot-{epoch}.safetensors"
 
 
 def train(
@@ -49,6 +60,7 @@ def train(
     *,
     seed: int,
     device: torch.device,
+    teacher: nn.Module | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
@@ -61,14 +73,15 @@ def train(
         training: optimizer, schedule, augmentation, ...
         seed: of order, augmentation and the method's draws (the caller seeds the initial weights).
         device: where to train.
-        folder: where checkpoints are written and looked for; None trains without them.
+        teacher: the trained network that the method learns from, if it does.
+        folder: where checkpoints are written and looked for, and snapshots go; None trains without either.
         progress: is told of every step.
 
     Raises:
         Diverged: a loss or weight is not finite.
         UserError: fewer images than a batch holds; a damaged checkpoint.
     """
-    return _Loop(network, method, data, training, seed, device, folder, progress or Silent()).run()
+    return _Loop(network, method, data, training, seed, device, teacher, folder, progress or Silent()).run()
 
 
 class _Loop:
@@ -82,9 +95,12 @@ class _Loop:
         training: Training,
         seed: int,
         device: torch.device,
+        teacher: nn.Module | None,
         folder: Path | None,
         progress: Progress,
     ) -> None:
+        if method.epochs_factor != 1:
+            training = replace(training, epochs=max(1, round(method.epochs_factor * training.epochs)))
         self.steps_per_epoch = len(data.labels) // training.batch_size
         if not self.steps_per_epoch:
             raise UserError(
@@ -98,14 +114,33 @@ class _Loop:
         layout = torch.channels_last if training.channels_last else torch.contiguous_format
         self.network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
         self.network.train()
-        self.model = method.wrap(self.network).to(device)  # what it puts into eval mode, a teacher say, stays there
+        setting = Setting(
+            classes=len(data.classes),
+            images=len(data.labels),
+            batch_size=training.batch_size,
+            shape=(3, *data.images.shape[2:]),
+            teacher=teacher,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(Stream.of(seed).at("parts").seed)  # the initial weights of predictors and their like
+            self.model = method.wrap(self.network, setting).to(device)
+        self._set_momentum()
         self.optimizer = make_optimizer(self.model, training)
         self.averages = Averages(training, steps=self.steps)
         self.meter = Meter(self.network, device)
-        self.feed = Feed(data, training, Stream.of(seed), device)
+        self.feed = Feed(data, training, Stream.of(seed), device, method.pairing)
         self.step = 0
         self.history: list[Epoch] = []
+        self.snapshots: list[Snapshot] = []
         self.sums: dict[str, Tensor] = {}
+
+    def _set_momentum(self) -> None:
+        """Gives every branch its momentum; a suite's table may name branches that only other methods have."""
+        momentum = self.training.bn_momentum
+        with detached(self.model):
+            branches = branch_names(self.model)
+            by_branch = dict.fromkeys(branches, momentum) if isinstance(momentum, float) else dict(momentum)
+            set_momentum(self.model, {name: value for name, value in by_branch.items() if name in branches})
 
     def run(self) -> Trained:
         """Trains from the checkpoint, if there is one, to the end."""
@@ -115,26 +150,37 @@ class _Loop:
         saved = told = time.monotonic()
         counted = False
         with self.meter.running():
-            while self.step < self.steps:
-                epoch, first = divmod(self.step, self.steps_per_epoch)
-                for rows in self.feed.order(epoch, first):
-                    starts = self.step % self.steps_per_epoch == 0
-                    loss = self._train_step(epoch, rows, fresh=starts or not counted)
-                    counted, note = True, ""
-                    if time.monotonic() - told > 1:  # reading the loss waits for the GPU: once a second only
-                        told, note = time.monotonic(), f"loss {loss.item():.3f}"
-                    if self.step % self.steps_per_epoch == 0:
-                        self._end_epoch(epoch)  # before a checkpoint, which knows no half-ended epoch
-                    self.progress.advance(note=note)
-                    if time.monotonic() - saved > self.training.checkpoint_seconds:
-                        self._save()
-                        saved = time.monotonic()
+            for seen, rows in self._batches():
+                epoch, position = divmod(self.step, self.steps_per_epoch)
+                loss = self._train_step(seen, rows, fresh=not (position and counted))
+                counted, note = True, ""
+                if time.monotonic() - told > 1:  # reading the loss waits for the GPU: once a second only
+                    told, note = time.monotonic(), f"loss {loss.item() / (position + 1):.3f}"
+                if self.step % self.steps_per_epoch == 0:
+                    self._end_epoch(epoch)  # before a checkpoint, which knows no half-ended epoch
+                self.progress.advance(note=note)
+                if time.monotonic() - saved > self.training.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
             self._save()
-            self._average()
-        return Trained(self.model, tuple(self.history), self._cost())
+            self._finish()
+        return Trained(self.model, tuple(self.history), self._cost(), tuple(self.snapshots))
 
-    def _train_step(self, epoch: int, rows: Tensor, *, fresh: bool) -> Tensor:
-        """One optimizer step; its loss, still on the device."""
+    def _batches(self) -> Iterator[tuple[int, Tensor]]:
+        """For every step from here to the last: how often the data were seen whole, and the image positions (B,).
+
+        A method with replays gets each batch several times in a row, so it sees the data less often.
+        """
+        replays = self.method.replays
+        while self.step < self.steps:
+            seen, first = divmod(self.step // replays, self.steps_per_epoch)
+            for rows in self.feed.order(seen, first):
+                for _ in range(self.step % replays, replays):
+                    if self.step < self.steps:
+                        yield seen, rows
+
+    def _train_step(self, seen: int, rows: Tensor, *, fresh: bool) -> Tensor:
+        """One optimizer step; the sum of the epoch's losses so far, still on the device."""
         parts = rows.chunk(self.training.accumulate)
         with self.meter.timed("train"), self.meter.counting_flops(fresh=fresh):
             lr = learning_rate(
@@ -144,14 +190,14 @@ class _Loop:
                 group["lr"] = lr
             for i, part in enumerate(parts):
                 share = len(part) / len(rows)
-                self._log(self._method_step(self.feed.batch(epoch, self.step, part, number=i), share), share)
+                self._log(self._method_step(self.feed.batch(seen, self.step, part, number=i), share), share)
             if self.training.grad_clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.training.grad_clip)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.averages.update(self.model, self.step)
         self.step += 1
-        return self.sums["loss"] / (self.step - epoch * self.steps_per_epoch)
+        return self.sums["loss"]
 
     def _method_step(self, batch: Batch, share: float) -> dict[str, Tensor]:
         def backward(loss: Tensor) -> None:
@@ -181,10 +227,13 @@ class _Loop:
         self.sums = {}
         self.history.append(Epoch(epoch=epoch + 1, logs=logs, lr=self.optimizer.param_groups[0]["lr"]))
         self.method.epoch(self.model, logs)
+        if self.folder is not None and epoch + 1 in self.training.snapshot_epochs:
+            sha256 = write_tensors(self.folder, snapshot_name(epoch + 1), self.model.state_dict(), {})
+            self.snapshots.append(Snapshot(epoch=epoch + 1, weights_sha256=sha256, cost=self._cost()))
 
-    def _average(self) -> None:
-        """Puts averaged weights, if the options ask for them, into the model, with statistics of their own."""
-        if not self.averages.apply(self.model):
+    def _finish(self) -> None:
+        """Puts averaged weights, if the options ask for them, into the model; re-estimates its statistics."""
+        if not self.averages.apply(self.model) and not self.training.precise_bn:
             return
         epoch = self.training.epochs  # an order and augmentation that training did not see
         rows = list(self.feed.order(epoch))[: self.training.bn_reestimate_batches]
@@ -199,9 +248,10 @@ class _Loop:
         self._check()
 
     def _cost(self) -> Cost:
+        self.meter.settle()
         return Cost(
             wall_s=dict(self.meter.seconds),
-            images=self.steps * self.training.batch_size,
+            images=self.step * self.training.batch_size,
             forward=dict(self.meter.forward),
             backward=dict(self.meter.backward),
             flops=self.meter.flops,
@@ -226,6 +276,7 @@ class _Loop:
             "step": self.step,
             "averaged": self.averages.count,
             "history": [epoch.model_dump() for epoch in self.history],
+            "snapshots": [snapshot.model_dump() for snapshot in self.snapshots],
             "meter": self.meter.state(),
             "made": self._made,
         }
@@ -250,5 +301,6 @@ class _Loop:
         self.averages.restore(self.model, found.tensors["average"], found.values["averaged"])
         self.sums = {name: value.to(self.device) for name, value in found.tensors["sum"].items()}
         self.history = [Epoch.model_validate(epoch) for epoch in found.values["history"]]
+        self.snapshots = [Snapshot.model_validate(snapshot) for snapshot in found.values["snapshots"]]
         self.step = found.values["step"]
         self.meter.restore(found.values["meter"])

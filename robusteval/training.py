@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from robusteval.options import Count, NonNegative, Positive, options
+from robusteval.options import Count, NonNegative, Positive, Whole, options
+
+Momentum = Annotated[float, Field(gt=0, le=1)]
+
+
+def _pairs(value: object) -> object:
+    """A table as the sorted pairs that a frozen, comparable options object can hold; anything else unchanged."""
+    return tuple(sorted(value.items())) if isinstance(value, dict) else value
+
+
+BranchMomentum = Annotated[Momentum | tuple[tuple[str, Momentum], ...], BeforeValidator(_pairs)]
+"""One number for all branches, or pairs of branch and number (from a table)."""
 
 
 @options
@@ -37,7 +48,14 @@ class Training:
         ema: decay of an exponential moving average of the weights per step; 0 = none.
         swa_start: fraction of the training from which on the weights are averaged; 0 = not at all.
         swa_every_steps: steps between two weights that enter that average.
-        bn_reestimate_batches: batches from which averaged weights get new BatchNorm statistics.
+        bn_momentum: share of the batch in BatchNorm's running statistics (torch's convention: 1 - the decay of other
+            frameworks); one number, or a table by branch, e.g. ``{main = 0.1, aux = 0.01}``.
+        precise_bn: at the end, statistics are re-estimated as plain means over batches (Wu and Johnson, 2021,
+            arXiv:2105.07576), also for weights that are not averaged (averaged ones always need it).
+        bn_reestimate_batches: batches from which averaged weights, or ``precise_bn``, get their statistics.
+        snapshots: at so many epochs, evenly spaced in the logarithm from the first on, the weights are kept and
+            judged, for curves of every metric against cost; 0 = none but the last.
+        shadow_momenta: momenta whose running statistics are kept besides, for the task ``bn_bank``.
         grad_clip: largest L2 norm of the gradient; 0 = no limit.
         checkpoint_seconds: time between checkpoints; without influence on the result.
     """
@@ -63,7 +81,11 @@ class Training:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     swa_start: Annotated[float, Field(ge=0, lt=1)] = 0.0
     swa_every_steps: Count = 1
+    bn_momentum: BranchMomentum = 0.1
+    precise_bn: bool = False
     bn_reestimate_batches: Count = 100
+    snapshots: Whole = 0
+    shadow_momenta: tuple[Momentum, ...] = ()
     grad_clip: NonNegative = 0.0
     checkpoint_seconds: Positive = 60.0
 
@@ -78,6 +100,18 @@ class Training:
             raise ValueError("ema and swa_start both average the weights; give one of them")
         if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
             raise ValueError('nesterov needs optimizer = "sgd" and a momentum above 0')
+        if len(set(self.shadow_momenta)) < len(self.shadow_momenta):
+            raise ValueError(f"shadow_momenta must differ (given: {list(self.shadow_momenta)})")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs must not exceed epochs ({self.warmup_epochs} > {self.epochs})")
         return self
+
+    @property
+    def snapshot_epochs(self) -> tuple[int, ...]:
+        """The epochs whose weights are kept: ``snapshots`` of them, log-spaced from 1, without the last one.
+
+        >>> Training(epochs=100, snapshots=4).snapshot_epochs
+        (1, 3, 10, 32)
+        """
+        spaced = (round(self.epochs ** (i / self.snapshots)) for i in range(self.snapshots))
+        return tuple(sorted({epoch for epoch in spaced if epoch < self.epochs}))

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from robusteval.data import ImageSet
-from robusteval.feed import Feed, _mean_colour
+from robusteval.feed import Feed, _mean_colour, same_class_partners
+from robusteval.method import Pairing
 from robusteval.randomness import Stream
 from robusteval.training import Training
 
@@ -52,3 +53,38 @@ def test_cutout_paints_the_mean_colour_of_the_images():
     x = feed(cutout=32).batch(0, 0, torch.tensor([3])).x  # half of a side of 8 is always covered
     painted = (x == torch.tensor(_mean_colour(IMAGES)).view(1, 3, 1, 1)).all(1)
     assert painted.float().mean() >= 0.5
+
+
+def paired(kind, every=1, **changes):
+    training = Training(**{"batch_size": 4, "crop_padding": 0, "flip": False} | changes)
+    return Feed(DATA, training, Stream.of(0), torch.device("cpu"), Pairing(kind, every))
+
+
+def test_partners_are_a_permutation_within_each_class():
+    labels = torch.tensor([2, 0, 1, 0, 2, 0, 0, 1])
+    partners = same_class_partners(labels, Stream.of(3))
+    assert torch.equal(labels[partners], labels)
+    assert sorted(partners.tolist()) == list(range(8))
+    assert any(same_class_partners(labels, Stream.of(seed)).tolist() != partners.tolist() for seed in range(4, 9))
+
+
+def test_a_partner_of_the_same_class_stays_for_some_epochs():
+    made, rows = paired("same_class", every=2), torch.arange(10)
+    epochs = [made.batch(epoch, 0, rows).partner for epoch in range(6)]
+    plain = IMAGES.float() / 255
+    assert torch.equal(epochs[0], plain[same_class_partners(DATA.labels, Stream.of(0).at("partner", 0))])
+    assert torch.equal(epochs[0], epochs[1])
+    assert torch.equal(epochs[4], epochs[5])
+    assert not all(torch.equal(epochs[0], later) for later in (epochs[2], epochs[4]))
+    again = paired("same_class", every=2)
+    assert torch.equal(again.batch(5, 0, rows).partner, epochs[5])
+
+
+def test_an_augmented_partner_is_the_same_image_drawn_again():
+    made, rows = paired("augmented", flip=True), torch.arange(10)
+    batch = made.batch(0, 0, rows)
+    mirrored = [not torch.equal(a, b) for a, b in zip(batch.x, batch.partner, strict=True)]
+    assert 0 < sum(mirrored) < 10
+    for a, b in zip(batch.x, batch.partner, strict=True):
+        assert torch.equal(a, b) or torch.equal(a, b.flip(2))
+    assert feed().batch(0, 0, rows).partner is None

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from robusteval.checkpoints import CHECKPOINT, load
+from robusteval import store
 from robusteval.data import ImageSet
 from robusteval.data.batches import epoch_batches
 from robusteval.errors import UserError
 from robusteval.manifest import Damaged
+from robusteval.method import Setting, attach, attached
 from robusteval.methods.advprop import AdvProp
 from robusteval.methods.entprop import EntProp
 from robusteval.methods.standard import Standard
@@ -19,7 +21,7 @@ from robusteval.optimization import learning_rate
 from robusteval.progress import Silent
 from robusteval.randomness import Stream
 from robusteval.testing import CLASSES, TinyNet
-from robusteval.train import Diverged, train
+from robusteval.train import Diverged, snapshot_name, train
 from robusteval.training import Training
 
 CPU = torch.device("cpu")
@@ -218,9 +220,9 @@ def test_a_run_goes_on_only_where_it_began(data, tmp_path, monkeypatch):
 
 def test_what_wrap_put_into_eval_mode_stays_there(data):
     class Teaching(Standard):
-        def wrap(self, model):
+        def wrap(self, model, setting):
             model.frozen.eval()
-            return super().wrap(model)
+            return super().wrap(model, setting)
 
     model = run(data, method=Teaching()).model
     assert not model.frozen.training
@@ -256,9 +258,9 @@ def test_fewer_images_than_a_batch_is_refused(data):
 
 def test_what_the_epoch_hook_keeps_in_the_model_survives_a_resume(data, tmp_path):
     class Counting(Standard):
-        def wrap(self, model):
+        def wrap(self, model, setting):
             model.register_buffer("seen", torch.zeros(2))
-            return super().wrap(model)
+            return super().wrap(model, setting)
 
         def epoch(self, model, logs):
             model.seen += torch.tensor([1.0, logs["loss"]])
@@ -269,3 +271,136 @@ def test_what_the_epoch_hook_keeps_in_the_model_survives_a_resume(data, tmp_path
             run(data, training, Counting(), folder=tmp_path, progress=KillAt(steps))
     result = run(data, training, Counting(), folder=tmp_path)
     assert result.model.seen.tolist() == pytest.approx([3, sum(e.logs["loss"] for e in result.history)])
+
+
+class Replaying(Standard):
+    """Shows which images each step was given."""
+
+    seen: ClassVar[list] = []
+
+    @property
+    def replays(self):
+        return 4
+
+    def step(self, model, batch, backward):
+        self.seen.append(batch.index.tolist())
+        return super().step(model, batch, backward)
+
+
+def test_replays_give_a_batch_several_times_and_cost_no_more_steps(data):
+    Replaying.seen.clear()
+    trained = run(data, method=Replaying())
+    order = [rows.tolist() for epoch in range(3) for rows in epoch_batches(
+        N, 12, Stream.of(1).at("order", epoch), drop_last=True
+    )]  # fmt: skip
+    assert Replaying.seen == [order[step // 4] for step in range(9)]
+    assert len(trained.history) == 3
+    assert trained.cost.backward == {"main": 9 * 12}
+
+
+@pytest.mark.parametrize("at", [2, 3, 6])
+def test_replays_resume_in_the_middle_of_a_batch(data, tmp_path, at):
+    straight = run(data, method=Replaying()).model
+    with pytest.raises(KeyboardInterrupt):
+        run(data, replace(PLAIN, checkpoint_seconds=1e-9), Replaying(), folder=tmp_path, progress=Interrupting(at))
+    Replaying.seen.clear()
+    same(straight, run(data, method=Replaying(), folder=tmp_path).model)
+    assert len(Replaying.seen) == 9 - at + 1  # the step of the interruption had no checkpoint yet
+
+
+class Interrupting(Silent):
+    """Ctrl-C after so many steps."""
+
+    def __init__(self, steps):
+        self.left = steps + 1  # training announces where it begins
+
+    def advance(self, amount=1, note=""):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_momentum_by_branch_decides_the_running_statistics_of_each(data):
+    first = run(data, replace(PLAIN, bn_momentum={"aux": 0.5, "unknown": 0.3}), AdvProp()).model
+    second = run(data, replace(PLAIN, bn_momentum=0.5), AdvProp()).model
+    assert (first.bn1.momentum, first.bn1.aux_bn["aux"].momentum) == (0.1, 0.5)
+    assert (second.bn2.momentum, second.bn2.aux_bn["aux"].momentum) == (0.5, 0.5)
+    assert not torch.equal(first.bn2.running_mean, second.bn2.running_mean)
+
+
+def test_momentum_does_not_change_the_weights_of_plain_training(data):
+    slow, fast = (run(data, replace(PLAIN, bn_momentum=m)).model for m in (0.01, 0.9))
+    assert torch.equal(slow.conv2.weight, fast.conv2.weight)
+    assert not torch.equal(slow.bn2.running_var, fast.bn2.running_var)
+
+
+def test_precise_statistics_are_plain_means_over_training_batches(data):
+    model = run(data, replace(PLAIN, precise_bn=True, bn_reestimate_batches=3)).model
+    probe = copy.deepcopy(run(data).model).train()
+    assert torch.equal(probe.conv1.weight, model.conv1.weight)
+    seen = []
+    probe.bn2.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.no_grad():
+        for rows in epoch_batches(N, 12, Stream.of(1).at("order", 3), drop_last=True):
+            probe(data.images[rows].float() / 255)
+    means = torch.stack([x.mean((0, 2, 3)) for x in seen])
+    variances = torch.stack([x.var((0, 2, 3)) for x in seen])
+    torch.testing.assert_close(model.bn2.running_mean, means.mean(0))
+    torch.testing.assert_close(model.bn2.running_var, variances.mean(0))
+
+
+def test_snapshots_are_the_weights_on_the_way_with_their_cost(data, tmp_path):
+    training = replace(PLAIN, epochs=9, snapshots=3)
+    assert training.snapshot_epochs == (1, 2, 4)
+    straight = run(data, training, folder=tmp_path / "straight")
+    for snapshot in straight.snapshots:
+        shorter = replace(PLAIN, epochs=9, schedule="constant")
+        assert snapshot.cost.backward == {"main": snapshot.epoch * 36}
+        assert snapshot.cost.flops * 9 == straight.cost.flops * snapshot.epoch
+        assert shorter.snapshot_epochs == ()
+    tensors, _ = store.read_tensors(tmp_path / "straight", snapshot_name(2))
+    part = run(data, replace(PLAIN, epochs=2), folder=tmp_path / "two")  # another schedule, other weights
+    assert not torch.equal(tensors["conv1.weight"], part.model.conv1.weight)
+    flat = run(data, replace(training, schedule="constant"), folder=tmp_path / "flat")
+    part = run(data, replace(PLAIN, epochs=2, schedule="constant"))
+    tensors, _ = store.read_tensors(tmp_path / "flat", snapshot_name(2))
+    assert all(torch.equal(tensors[key], value) for key, value in part.model.state_dict().items())
+    assert [snapshot.epoch for snapshot in flat.snapshots] == [1, 2, 4]
+
+
+def test_snapshots_survive_a_resume(data, tmp_path):
+    training = replace(PLAIN, epochs=4, snapshots=2)
+    straight = run(data, training, folder=tmp_path / "straight").snapshots
+    with pytest.raises(KeyboardInterrupt):
+        run(data, replace(training, checkpoint_seconds=1e-9), folder=tmp_path / "cut", progress=Interrupting(7))
+    resumed = run(data, training, folder=tmp_path / "cut").snapshots
+    assert [(s.epoch, s.weights_sha256) for s in resumed] == [(s.epoch, s.weights_sha256) for s in straight]
+    assert [s.epoch for s in resumed] == [1, 2]
+
+
+def test_a_budget_matched_method_trains_for_fewer_epochs(data):
+    class Dear(Standard):
+        epochs_factor = 0.5
+
+    assert len(run(data, replace(PLAIN, epochs=5), Dear()).history) == 2
+
+
+def test_parts_beside_the_network_are_trained_stored_and_not_deployed(data, tmp_path):
+    class Predicting(Standard):
+        def wrap(self, model, setting):
+            attach(super().wrap(model, setting), guess=nn.Linear(3 * 8 * 8, setting.classes))
+            return model
+
+        def step(self, model, batch, backward):
+            logs = super().step(model, batch, backward)
+            backward(F.cross_entropy(attached(model, "guess")(batch.x.flatten(1)), batch.y))
+            return logs
+
+    first, second = (run(data, method=Predicting(), folder=tmp_path / name).model for name in "ab")
+    same(first, second)
+    assert "training_only.guess.weight" in first.state_dict()
+    assert list(Predicting().deploy(first).state_dict()) == list(TinyNet().state_dict())
+    assert "training_only.guess.weight" in first.state_dict()  # deploy leaves the model as it was
+    torch.manual_seed(0)
+    untrained = Predicting().wrap(TinyNet(), Setting(classes=5, images=N, batch_size=12, shape=(3, 8, 8)))
+    assert not torch.equal(untrained.training_only.guess.weight, first.training_only.guess.weight)

@@ -53,6 +53,7 @@ def evaluate(
     """
     from robusteval.branches import MAIN, add_branches, branch_names, branches_in, keep_branch
     from robusteval.data import DATASETS, load
+    from robusteval.method import TRAINING_ONLY
     from robusteval.models import build
     from robusteval.models.weights import load_state, read_state
     from robusteval.runner import judging
@@ -64,7 +65,7 @@ def evaluate(
     network = build(model, classes=len(images.classes), normalize=normalize or DATASETS[dataset].family)
     if (checkpoint.parent / RUN).exists() and checkpoint.name in names(checkpoint.parent):
         read_bytes(checkpoint.parent, checkpoint.name)  # a file of a run: is it what was written?
-    state = read_state(checkpoint)
+    state = {key: value for key, value in read_state(checkpoint).items() if not key.startswith(TRAINING_ONLY)}
     if branches := branches_in(state):
         add_branches(network, branches)
     load_state(network, state, where=str(checkpoint))

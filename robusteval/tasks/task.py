@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
@@ -13,12 +13,34 @@ import torch
 from torch import nn
 
 from robusteval.data.sets import ImageSet
+from robusteval.method import Method
 from robusteval.progress import Progress, Silent
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import wilson
+from robusteval.training import Training
 
 Outcomes = npt.NDArray[np.bool_]
 """(n,): which images were right, in the order of the data set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """How the networks under test were trained, for tasks that look inside; a bare checkpoint has none.
+
+    Attributes:
+        method, training: what trained them.
+        model: what `Method.wrap` made, with the trained weights, on the context's device: every branch and every
+            attached part. To be left as it was, its gradients None.
+        data: the training images.
+        sibling: the deployed network of another method's run of the same architecture, data and seed in the same
+            folder, by the method's name; None if there is no such run yet.
+    """
+
+    method: Method
+    training: Training
+    model: nn.Module
+    data: ImageSet
+    sibling: Callable[[str], nn.Module | None]
 
 
 @dataclass(frozen=True)
@@ -35,6 +57,7 @@ class Context:
         data_dir: folder with data sets and published corruption files.
         precision: of the gradients that attacks follow. Predictions are always float32.
         progress: told of every batch.
+        origin: how the networks were trained.
     """
 
     device: torch.device
@@ -44,6 +67,7 @@ class Context:
     data_dir: Path | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     progress: Progress = field(default_factory=Silent)
+    origin: Origin | None = None
 
 
 class Observation(NamedTuple):
@@ -69,6 +93,8 @@ class Task(Protocol):
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Measurements of every network, each as soon as it is known.
+
+        A task that looks for parts which not every method has yields nothing where there are none.
 
         Args:
             models: branch name to the plain network of that branch, on the context's device. Left as they were.

@@ -8,7 +8,7 @@ import torch
 
 from robusteval import models
 from robusteval.cost import Meter
-from robusteval.method import Batch
+from robusteval.method import Batch, Setting
 from robusteval.methods.advprop import AdvProp
 from robusteval.methods.entprop import EntProp
 from robusteval.methods.mixup import MixUp
@@ -25,7 +25,7 @@ def measured(method):
     """FLOPs and backward passes per image of one step."""
     torch.manual_seed(0)
     network = models.build("resnet18", classes=10)
-    model = method.wrap(network).train()
+    model = method.wrap(network.train(), Setting(classes=10, images=N, batch_size=N))
     meter = Meter(network, torch.device("cpu"))
     with meter.running(), meter.counting_flops(fresh=True), torch.autocast("cpu", dtype=torch.bfloat16):
         method.step(model, BATCH, torch.autograd.backward)
