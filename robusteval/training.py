@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from robusteval.options import Count, NonNegative, Positive, Whole, options
 
 Momentum = Annotated[float, Field(gt=0, le=1)]
 
 
-def _pairs(value: object) -> object:
-    """A table as the sorted pairs that a frozen, comparable options object can hold; anything else unchanged."""
-    return tuple(sorted(value.items())) if isinstance(value, dict) else value
+def _momentum(value: object) -> object:
+    """A number, or a table as the sorted pairs that a frozen, comparable options object can hold."""
+    pairs = value if isinstance(value, dict) else dict(value) if isinstance(value, tuple) else {"": value}
+    if not pairs or not all(isinstance(one, float | int) and 0 < one <= 1 for one in pairs.values()):
+        raise ValueError("should be a number above 0, up to 1, or a table of them by branch: {main = 0.1, aux = 0.01}")
+    numbers = {name: float(one) for name, one in pairs.items()}
+    return numbers[""] if "" in numbers else tuple(sorted(numbers.items()))
 
 
-BranchMomentum = Annotated[Momentum | tuple[tuple[str, Momentum], ...], BeforeValidator(_pairs)]
+BranchMomentum = Annotated[float | tuple[tuple[str, float], ...], PlainValidator(_momentum)]
 """One number for all branches, or pairs of branch and number (from a table)."""
 
 

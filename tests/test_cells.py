@@ -117,6 +117,13 @@ def test_labels_tell_rows_apart():
     assert [cell.label for cell in cells] == ["standard", "entprop k=0.5", "entprop k=0.6 lr=0.2", "mine"]
 
 
+def test_a_momentum_may_name_a_branch_that_only_some_methods_have():
+    methods = [{"name": "standard"}, {"name": "entprop"}]
+    cells = expand(suite(methods=methods, training={"bn_momentum": {"main": 0.2, "aux": 0.1}}))
+    assert {cell.training.bn_momentum for cell in cells} == {(("aux", 0.1), ("main", 0.2))}
+    assert len({cell.identity(DATA) for cell in cells}) == 2
+
+
 def test_plain_options_are_what_json_reads_back():
     training = Training(milestones=(0.25, 0.5))
     assert plain(training)["milestones"] == [0.25, 0.5]
@@ -137,6 +144,9 @@ def test_plain_options_are_what_json_reads_back():
             {"training": {"schedule": "cosin"}},
             r"schedule: input should be 'cosine', .*; did you mean 'cosine'\? \(given: 'cosin'\)",
         ),
+        ({"training": {"bn_momentum": {"auxx": 0.1}}}, r"mine\.toml: training\.bn_momentum: unknown branch 'auxx'"),
+        ({"training": {"bn_momentum": 1.5}}, r"bn_momentum: should be a number above 0, up to 1, or a table .*given: 1\.5"),
+        ({"training": {"shadow_momenta": [0.1, 0.1]}}, r"shadow_momenta must differ"),
         ({"training": {"epochs": 0}}, r"mine\.toml: training: epochs: .*greater than or equal to 1"),
         (
             {"methods": [{"name": "standard", "training": {"epochs": "3"}}]},

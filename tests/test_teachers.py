@@ -1,4 +1,4 @@
-"""Methods that learn from another run's network: cells, order, identity, weights, failure; and snapshots that are judged."""
+"""Methods that learn from another run: cells, order, identity, weights, failure; and snapshots that are judged."""
 
 from dataclasses import replace
 from typing import ClassVar

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robusteval.checkpoints import CHECKPOINT, load
 from robusteval import store
+from robusteval.checkpoints import CHECKPOINT, load
 from robusteval.data import ImageSet
 from robusteval.data.batches import epoch_batches
 from robusteval.errors import UserError

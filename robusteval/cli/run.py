@@ -97,7 +97,7 @@ def train(
     limit: Limit = None,
     download: Download = False,
 ) -> int:
-    """Train one method and keep its weights, without judging them.
+    """Train one method, and the teacher that it learns from, if any; keep the weights without judging them.
 
     Args:
         method: Name of a method (`robusteval ls methods`).
@@ -122,15 +122,16 @@ def train(
     def changed(settings: tuple[str, ...]) -> Suite:
         table = deepcopy(described)
         for setting in settings:
-            change(table, f"methods.{method}.{setting}")
+            # Training options are the suite's, so that a teacher is trained like its student.
+            change(table, setting if setting.startswith("training.") else f"methods.{method}.{setting}")
         return _resolvable(parse_suite(table, "train"))
 
     suite = with_settings(changed, settings)
     runtime = prepare(device, threads)
-    (job,) = plan(suite, out, data_dir=data_dir, limit=limit, download=download)
-    code = _work([job], runtime)
+    jobs = plan(suite, out, data_dir=data_dir, limit=limit, download=download)
+    code = _work(jobs, runtime)
     if code == 0:
-        line(str(job.folder / DEPLOYED))
+        line(str(jobs[-1].folder / DEPLOYED))
     return code
 
 
@@ -177,8 +178,10 @@ def _done(job: Job, runtime: Runtime, display: Display) -> bool:
 def _weight(job: Job) -> float:
     """What a job costs relative to others of the suite: its training's forward-equivalents, and a bit for judging."""
     images = len(job.train.labels)
-    training = 0 if job.trained else images * job.cell.training.epochs * 3 * job.cell.method.passes().flops
-    return training + 20 * len(job.test.labels) * len(job.missing) + 1
+    method, epochs = job.cell.method, job.cell.training.epochs
+    training = 0 if job.trained else images * epochs * method.epochs_factor * 3 * method.passes().flops
+    times = 1 + len(job.cell.training.snapshot_epochs)
+    return training + 20 * len(job.test.labels) * len(job.missing) * times + 1
 
 
 def _forecast(jobs: list[Job], runtime: Runtime) -> None:
