@@ -11,16 +11,19 @@ from robusteval.options import Count, NonNegative, Positive, Whole, options
 Momentum = Annotated[float, Field(gt=0, le=1)]
 
 
+_MOMENTA = "a number above 0, up to 1, or a table of them by branch: {main = 0.1, aux = 0.01}"
+
+
 def _momentum(value: object) -> object:
     """A number, or a table as the sorted pairs that a frozen, comparable options object can hold."""
     pairs = value if isinstance(value, dict) else dict(value) if isinstance(value, tuple) else {"": value}
-    if not pairs or not all(isinstance(one, float | int) and 0 < one <= 1 for one in pairs.values()):
-        raise ValueError("should be a number above 0, up to 1, or a table of them by branch: {main = 0.1, aux = 0.01}")
-    numbers = {name: float(one) for name, one in pairs.items()}
+    numbers = {name: float(one) for name, one in pairs.items() if isinstance(one, float | int) and 0 < one <= 1}
+    if not numbers or len(numbers) < len(pairs):
+        raise ValueError(f"should be {_MOMENTA}")
     return numbers[""] if "" in numbers else tuple(sorted(numbers.items()))
 
 
-BranchMomentum = Annotated[float | tuple[tuple[str, float], ...], PlainValidator(_momentum)]
+BranchMomentum = Annotated[float | tuple[tuple[str, float], ...], PlainValidator(_momentum), Field(description=_MOMENTA)]
 """One number for all branches, or pairs of branch and number (from a table)."""
 
 

@@ -79,6 +79,8 @@ def allowed(hint: Any) -> str:
     """
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
+        if told := [extra.description for extra in parts[1:] if isinstance(extra, FieldInfo) and extra.description]:
+            return told[0]
         return (_RADIUS + "," if _is_radius(hint) else allowed(parts[0])) + _range(parts[1:])
     if origin is Literal:
         return " or ".join(json.dumps(part) for part in parts)
