@@ -73,6 +73,37 @@ def mean_interval(scores: npt.ArrayLike, level: float = 0.95) -> Interval:
     return Interval(max(mean - half, 0.0), min(mean + half, 1.0))
 
 
+def t_interval(
+    values: npt.ArrayLike, *, low: float = -math.inf, high: float = math.inf, level: float = 0.95
+) -> Interval | None:
+    """The t interval of the mean of independent numbers, clipped to their range; None where they do not vary.
+
+    Equal numbers (one number included) say nothing about their spread, and nothing else does: unlike scores in
+    [0, 1] (`mean_interval`), numbers such as distances have no known bounds.
+
+    Args:
+        values: (n,), n at least 1.
+        low: the least that such a number can be.
+        high: the most.
+        level: the coverage, in (0, 1).
+
+    >>> [round(end, 4) for end in t_interval([5.0, 7.0, 9.0])], t_interval([5.0, 5.0])
+    ([2.0317, 11.9683], None)
+    """
+    from scipy.special import stdtrit
+
+    numbers = np.asarray(values, dtype=np.float64)
+    n = len(numbers)
+    assert numbers.ndim == 1, "one number a unit"
+    assert n >= 1, "an interval needs a number"
+    assert low <= numbers.min() <= numbers.max() <= high, "numbers outside their range"
+    if numbers.min() == numbers.max():
+        return None
+    mean = float(numbers.mean())
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * float(numbers.std(ddof=1)) / math.sqrt(n)
+    return Interval(max(mean - half, low), min(mean + half, high))
+
+
 def harmonic(clean: float, shifted: float) -> float:
     """The H-score: the harmonic mean of clean accuracy and accuracy under shift, 0 when either is 0.
 

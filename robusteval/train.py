@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ from robusteval.data import ImageSet
 from robusteval.errors import UserError
 from robusteval.feed import Feed
 from robusteval.hardware import autocast, choose_precision, device_name
-from robusteval.method import Batch, Method, Setting, detached
+from robusteval.method import TRAINING_ONLY, Batch, Method, Setting, detached
 from robusteval.optimization import Averages, learning_rate, make_optimizer, named_state, reestimate, restore_state
 from robusteval.progress import Progress, Silent
 from robusteval.randomness import Stream
@@ -244,7 +245,11 @@ class _Loop:
                 self._method_step(self.feed.batch(epoch, self.steps + number, positions), 1.0)
                 self.model.zero_grad(set_to_none=True)
 
+        parts = self.model._modules.get(TRAINING_ONLY)
+        before = copy.deepcopy(parts.state_dict()) if parts is not None else {}
         reestimate(self.model, enumerate(rows), run_step)
+        if parts is not None:  # what they have learnt, counted or moved on to is training's, not of these steps
+            parts.load_state_dict(before)
         self._check()
 
     def _cost(self) -> Cost:

@@ -404,3 +404,8 @@ def test_parts_beside_the_network_are_trained_stored_and_not_deployed(data, tmp_
     torch.manual_seed(0)
     untrained = Predicting().wrap(TinyNet(), Setting(classes=5, images=N, batch_size=12, shape=(3, 8, 8)))
     assert not torch.equal(untrained.training_only.guess.weight, first.training_only.guess.weight)
+
+
+def test_reestimation_leaves_the_parts_beside_the_network_as_training_left_them(data):
+    counted = run(data, replace(PLAIN, ema=0.5, bn_reestimate_batches=2), EntProp(k=0.5)).model
+    assert int(attached(counted, "selections").counts.sum()) == 9 * 6

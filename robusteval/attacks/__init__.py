@@ -1,7 +1,7 @@
 """Attacks: pure functions from images to images inside the ball that they were given."""
 
 from robusteval.attacks.geometry import random_start
-from robusteval.attacks.objectives import OBJECTIVES, Objective
+from robusteval.attacks.objectives import OBJECTIVES, Objective, divergence_from
 from robusteval.attacks.pgd import pgd
 
-__all__ = ["OBJECTIVES", "Objective", "pgd", "random_start"]
+__all__ = ["OBJECTIVES", "Objective", "divergence_from", "pgd", "random_start"]

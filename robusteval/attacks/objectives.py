@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from robusteval.losses import cross_entropy, margin
+from robusteval.losses import cross_entropy, kl_divergence, margin
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(logits (B, K), y (B,)) -> (B,), higher where the sample is closer to being wrong."""
@@ -15,6 +15,15 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 def negative_margin(logits: Tensor, y: Tensor) -> Tensor:
     """Highest other logit minus the label's (B,) (Carlini and Wagner, 2017, arXiv:1608.04644, sec. V-A)."""
     return -margin(logits, y)
+
+
+def divergence_from(reference: Tensor) -> Objective:
+    """The objective KL(p || q), p of fixed logits (B, K), q of the attacked ones, labels unused (TRADES)."""
+
+    def objective(logits: Tensor, y: Tensor) -> Tensor:
+        return kl_divergence(reference, logits)
+
+    return objective
 
 
 OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": negative_margin}

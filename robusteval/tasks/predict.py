@@ -55,8 +55,8 @@ def to_input(images: Tensor, device: torch.device) -> Tensor:
     return as_float(images.to(device)).contiguous(memory_format=torch.channels_last)
 
 
-def predict(model: nn.Module, x: Tensor, *, classes: int, where: str) -> Tensor:
-    """The class with the highest logit of each image, int64 (B,).
+def logits(model: nn.Module, x: Tensor, *, classes: int, where: str) -> Tensor:
+    """The network's logits (B, classes) in eval mode and true float32, without a graph.
 
     Args:
         model: the network; its train/eval flags are restored.
@@ -68,15 +68,20 @@ def predict(model: nn.Module, x: Tensor, *, classes: int, where: str) -> Tensor:
         UserError: the output is not (B, classes) or not finite.
     """
     with evaluating(model), torch.no_grad(), torch.autocast(x.device.type, enabled=False), true_float32():
-        logits = model(x)
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        out = model(x)
+    shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if shape != (len(x), classes):
         raise UserError(f"{where}: the network's output is {shape}; allowed: logits {(len(x), classes)}")
-    if not bool(logits.isfinite().all()):
-        bad = int((~logits.isfinite()).any(dim=1).sum())
+    if not bool(out.isfinite().all()):
+        bad = int((~out.isfinite()).any(dim=1).sum())
         raise UserError(f"{where}: the network's logits are not finite on {bad} of {len(x)} images")
-    prediction: Tensor = logits.argmax(dim=1)
-    return prediction
+    checked: Tensor = out
+    return checked
+
+
+def predict(model: nn.Module, x: Tensor, *, classes: int, where: str) -> Tensor:
+    """The class with the highest logit of each image, int64 (B,); see `logits`."""
+    return logits(model, x, classes=classes, where=where).argmax(dim=1)
 
 
 def judge(
