@@ -34,7 +34,7 @@ from robusteval.randomness import Stream
 from robusteval.records import Measurement, Run, TaskRecord
 from robusteval.runtime import Runtime
 from robusteval.tasks import Context, Origin, Outcomes, Task
-from robusteval.train import snapshot_name, train
+from robusteval.train import snapshot_name, train, wrapped
 
 EVALUATION_SEED = 0
 """Every run is judged on the same corrupted images and from the same attack starts, so that outcomes can be paired."""
@@ -177,7 +177,7 @@ def _name(job: Job, task: Task, subject: Subject) -> str:
 def _restored(job: Job, run: Run, runtime: Runtime, file: str) -> tuple[Mapping[str, nn.Module], Origin]:
     """The network of each branch, always from stored weights: what is judged is what can be loaded again."""
     cell = job.cell
-    model = cell.method.wrap(network(cell, job.train).train(), setting(cell, job.train))
+    model = wrapped(network(cell, job.train).train(), cell.method, cell.training, setting(cell, job.train))
     tensors, _ = store.read_tensors(job.folder, file)
     load_state(model, tensors, where=str(job.folder / file))
     model = model.to(runtime.device)

@@ -24,6 +24,7 @@ from robusteval.optimization import Averages, learning_rate, make_optimizer, nam
 from robusteval.progress import Progress, Silent
 from robusteval.randomness import Stream
 from robusteval.records import Cost, Epoch, Snapshot
+from robusteval.shadow import add_bank, watching
 from robusteval.store import write_tensors
 from robusteval.training import Training
 
@@ -46,6 +47,13 @@ class Trained(NamedTuple):
     history: tuple[Epoch, ...]
     cost: Cost
     snapshots: tuple[Snapshot, ...]
+
+
+def wrapped(network: nn.Module, method: Method, training: Training, setting: Setting) -> nn.Module:
+    """The network with all that its training adds to it, changed in place: what weights of a run are loaded into."""
+    model = method.wrap(network, setting)
+    add_bank(model, training.shadow_momenta)
+    return model
 
 
 def snapshot_name(epoch: int) -> str:
@@ -124,7 +132,7 @@ class _Loop:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(Stream.of(seed).at("parts").seed)  # the initial weights of predictors and their like
-            self.model = method.wrap(self.network, setting).to(device)
+            self.model = wrapped(self.network, method, training, setting).to(device)
         self._set_momentum()
         self.optimizer = make_optimizer(self.model, training)
         self.averages = Averages(training, steps=self.steps)
@@ -150,7 +158,7 @@ class _Loop:
         self.progress.advance(self.step)
         saved = told = time.monotonic()
         counted = False
-        with self.meter.running():
+        with self.meter.running(), watching(self.model):
             for seen, rows in self._batches():
                 epoch, position = divmod(self.step, self.steps_per_epoch)
                 loss = self._train_step(seen, rows, fresh=not (position and counted))

@@ -23,7 +23,9 @@ def _momentum(value: object) -> object:
     return numbers[""] if "" in numbers else tuple(sorted(numbers.items()))
 
 
-BranchMomentum = Annotated[float | tuple[tuple[str, float], ...], PlainValidator(_momentum), Field(description=_MOMENTA)]
+BranchMomentum = Annotated[
+    float | tuple[tuple[str, float], ...], PlainValidator(_momentum), Field(description=_MOMENTA)
+]
 """One number for all branches, or pairs of branch and number (from a table)."""
 
 

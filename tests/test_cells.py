@@ -145,7 +145,7 @@ def test_plain_options_are_what_json_reads_back():
             r"schedule: input should be 'cosine', .*; did you mean 'cosine'\? \(given: 'cosin'\)",
         ),
         ({"training": {"bn_momentum": {"auxx": 0.1}}}, r"mine\.toml: training\.bn_momentum: unknown branch 'auxx'"),
-        ({"training": {"bn_momentum": 1.5}}, r"bn_momentum: should be a number above 0, up to 1, or a table .*given: 1\.5"),
+        ({"training": {"bn_momentum": 1.5}}, r"bn_momentum: should be a number above 0, .*given: 1\.5"),
         ({"training": {"shadow_momenta": [0.1, 0.1]}}, r"shadow_momenta must differ"),
         ({"training": {"epochs": 0}}, r"mine\.toml: training: epochs: .*greater than or equal to 1"),
         (

@@ -20,6 +20,7 @@ from robusteval.methods.standard import Standard
 from robusteval.optimization import learning_rate
 from robusteval.progress import Silent
 from robusteval.randomness import Stream
+from robusteval.shadow import bank_of
 from robusteval.testing import CLASSES, TinyNet
 from robusteval.train import Diverged, snapshot_name, train
 from robusteval.training import Training
@@ -409,3 +410,17 @@ def test_parts_beside_the_network_are_trained_stored_and_not_deployed(data, tmp_
 def test_reestimation_leaves_the_parts_beside_the_network_as_training_left_them(data):
     counted = run(data, replace(PLAIN, ema=0.5, bn_reestimate_batches=2), EntProp(k=0.5)).model
     assert int(attached(counted, "selections").counts.sum()) == 9 * 6
+
+
+def test_the_shadow_bank_holds_what_other_momenta_would_have_given(data, tmp_path):
+    training = replace(PLAIN, shadow_momenta=(0.5, 0.01))
+    banked = run(data, training).model
+    for momentum in (0.5, 0.01):
+        other = run(data, replace(PLAIN, bn_momentum=momentum)).model
+        assert torch.equal(other.conv2.weight, banked.conv2.weight)
+        for layer, (mean, var) in bank_of(banked).statistics(momentum).items():
+            assert torch.equal(other.get_buffer(f"{layer}.running_mean"), mean)
+            assert torch.equal(other.get_buffer(f"{layer}.running_var"), var)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, replace(training, checkpoint_seconds=1e-9), folder=tmp_path, progress=Interrupting(5))
+    same(banked, run(data, training, folder=tmp_path).model)

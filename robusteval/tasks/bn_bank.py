@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.batches import epoch_batches
 from robusteval.data.sets import ImageSet
+from robusteval.normfree import normalizes
 from robusteval.optimization import reestimate
 from robusteval.options import Count, build, options
 from robusteval.randomness import Stream
@@ -53,7 +54,7 @@ class BnBank:
     2021, arXiv:2105.07576); and ``adapted``: those of the first n test images as they are seen, corrupted or not, as
     one batch (Schneider et al., 2020, arXiv:2006.16971, with no share of the old ones). What a momentum gains over
     ``own`` but not over ``precise`` comes from the moving average, not from training. Averaged weights (EMA, SWA)
-    have no moving statistics, so nothing is said of them; networks without BatchNorm are not measured.
+    have no moving statistics, so nothing is said of them; networks that do not normalise are not measured.
 
     Attributes:
         names, severities, source: the corrupted images, as in the task ``corruption``.
@@ -95,7 +96,7 @@ class BnBank:
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Accuracy with each statistics in each condition, then each one's mean over the corruptions; see `Task`."""
         network = models[context.deployed]
-        if not _norms(network):
+        if not normalizes(network):
             return
         corruption = self._corruption().resolved(data, context.data_dir)
         cells = len(self.names) * len(self.severities)
