@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -100,7 +99,6 @@ def expand(suite: Suite) -> tuple[Cell, ...]:
         (label, _method(table, suite), _training(table, suite))
         for label, table in zip(_labels(suite.methods), suite.methods, strict=True)
     ]
-    _check_momentum(suite, trained)
     cells: list[Cell] = []
     for dataset, architecture in product(suite.datasets, suite.architectures):
         students = [
@@ -141,11 +139,19 @@ def _with_teachers(students: list[Cell], training: Training) -> list[Cell]:
     return ordered
 
 
-def _check_momentum(suite: Suite, trained: Iterable[tuple[str, Method, Training]]) -> None:
-    """Refuses a BatchNorm momentum for a branch that no method of the suite has: a slip of the pen."""
-    known = {branch for _, method, _ in trained for branch in method.branches}
-    for _, _, training in trained:
-        for name, _ in training.bn_momentum if isinstance(training.bn_momentum, tuple) else ():
+def check(suite: Suite) -> None:
+    """Refuses a suite with anything wrong in it. Call it before `narrowed`, which may leave out what makes it right.
+
+    Raises:
+        UserError: what `expand` and `tasks_of` refuse; a BatchNorm momentum for a branch that no method of the suite
+            has, which is a slip of the pen.
+    """
+    cells = expand(suite)
+    tasks_of(suite)
+    known = {branch for cell in cells for branch in cell.method.branches}
+    for cell in cells:
+        momentum = cell.training.bn_momentum
+        for name, _ in momentum if isinstance(momentum, tuple) else ():
             if name not in known:
                 raise unknown(f"{suite.source}: training.bn_momentum", "branch", name, known)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -14,8 +14,8 @@ from robusteval.cost import FlopCount, forward_flops
 from robusteval.planning import Job
 from robusteval.runner import judging, network, setting
 from robusteval.runtime import Runtime
-from robusteval.tasks import Task
-from robusteval.train import Diverged, train
+from robusteval.tasks import Origin, Task
+from robusteval.train import Diverged, train, wrapped
 
 TRAINING_STEPS = 3
 """Timed steps; one more before them warms up."""
@@ -26,6 +26,9 @@ class Estimate(NamedTuple):
 
     flops: float
     seconds: float
+
+
+NOTHING = Estimate(0, 0.0)
 
 
 class _Enough(BaseException):
@@ -56,25 +59,34 @@ class _Probe:
 
     @property
     def seconds(self) -> float:
-        """The whole stage's time, from the units after the first one, which warms up (unless it is the only one)."""
+        """The whole stage's time, from the units after the first one, which warms up (unless it is the only one).
+
+        0 where no stage began: there is nothing to measure.
+        """
+        if not self.times:
+            return 0.0
         counted = self.times[1:] if len(self.times) > 2 else self.times
         return (counted[-1] - counted[0]) / (len(counted) - 1) * self.total
 
 
 def estimate(jobs: Iterable[Job], runtime: Runtime) -> list[Estimate]:
     """What is left of each job; the training of a half-done job counts in full."""
-    # Seeds cost the same, and to tasks so do all methods with as many branches: one probe serves them all.
+    # Seeds cost the same, and to most tasks so do all methods with as many branches: one probe serves them all.
     probes: dict[object, Estimate] = {}
     estimates = []
     for job in jobs:
         cell = job.cell
         parts = []
+        trained = (cell.dataset, cell.architecture, cell.method, cell.training)
         if not job.trained:
-            key: object = (cell.dataset, cell.architecture, cell.method, cell.training)
-            parts.append(probes.get(key) or probes.setdefault(key, _training(job, runtime)))
+            parts.append(probes.get(trained) or probes.setdefault(trained, _training(job, runtime)))
         for task in job.missing:
-            key = (cell.dataset, cell.architecture, len(cell.method.branches), task)
-            parts.append(probes.get(key) or probes.setdefault(key, _judging(job, task, runtime)))
+            key: object = (cell.dataset, cell.architecture, len(cell.method.branches), task)
+            part = probes.get(key) or probes.setdefault(key, _judging(job, task, runtime))
+            if part == NOTHING:  # a task that looks for parts which only some methods have
+                key = (*trained, task)
+                part = probes.get(key) or probes.setdefault(key, _judging(job, task, runtime, _origin(job, runtime)))
+            parts += [part] * (1 + len(cell.training.snapshot_epochs))
         estimates.append(Estimate(sum(part.flops for part in parts), sum(part.seconds for part in parts)))
     return estimates
 
@@ -100,19 +112,26 @@ def _training(job: Job, runtime: Runtime) -> Estimate:
     return Estimate(flops, probe.seconds)
 
 
-def _judging(job: Job, task: Task, runtime: Runtime) -> Estimate:
-    """FLOPs and seconds from the first images."""
-    timed = _probed(job, task, runtime, units=2)
+def _origin(job: Job, runtime: Runtime) -> Origin:
+    """What tasks are told about a training, here one that has not begun."""
+    cell = job.cell
+    model = wrapped(network(cell, job.train).train(), cell.method, cell.training, setting(cell, job.train))
+    return Origin(cell.method, cell.training, model.to(runtime.device), job.train, lambda method: None)
+
+
+def _judging(job: Job, task: Task, runtime: Runtime, origin: Origin | None = None) -> Estimate:
+    """FLOPs and seconds from the first images; `NOTHING` if the task has nothing to measure."""
+    timed = _probed(job, task, runtime, origin, units=2)
     with FlopCount() as count:  # apart from the timing: counting slows down
-        counted = _probed(job, task, runtime, units=1)
+        counted = _probed(job, task, runtime, origin, units=1)
     return Estimate(count.flops * counted.total, timed.seconds)
 
 
-def _probed(job: Job, task: Task, runtime: Runtime, *, units: int) -> _Probe:
+def _probed(job: Job, task: Task, runtime: Runtime, origin: Origin | None, *, units: int) -> _Probe:
     """The probe that some units of a task reported to."""
     probe = _Probe(units)
     model = network(job.cell, job.train).to(runtime.device).eval()
-    context = judging(runtime, job.cell.method.deployed, probe, data_dir=job.data_dir)
+    context = replace(judging(runtime, job.cell.method.deployed, probe, data_dir=job.data_dir), origin=origin)
     with suppress(_Enough):
         for _ in task.measure(dict.fromkeys(job.cell.method.branches, model), job.test, context):
             pass

@@ -63,7 +63,7 @@ class Setting:
     Attributes:
         classes: number of classes K.
         images: number of training images; `Batch.index` is below it.
-        batch_size: rows of each `Batch`.
+        batch_size: rows of each `Batch`, which has fewer where ``training.accumulate`` divides it.
         shape: of an image.
         teacher: the network that `Method.teacher` trained, plain; None if the method has none.
     """
@@ -202,7 +202,10 @@ class Method(ABC):
 
     @property
     def epochs_factor(self) -> float:
-        """What the epochs of the training are multiplied by, so that a costlier method has the budget of another."""
+        """What the epochs of the training are multiplied by, so that a costlier method has the budget of another.
+
+        The schedule, warm-up included, shrinks with them.
+        """
         return 1.0
 
     @property

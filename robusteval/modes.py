@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -39,6 +40,18 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, flag in before:
             norm.track_running_stats = flag
+
+
+@contextmanager
+def without_graph() -> Iterator[None]:
+    """A context without gradients whose half-precision copies of weights serve nothing after it.
+
+    Under autocast, torch keeps a weight's copy for later passes; one made without a graph would cut the weight off from
+    the loss of a training pass that follows in the same context (some versions of torch).
+    """
+    with torch.no_grad():
+        yield
+    torch.clear_autocast_cache()
 
 
 def attack_mode(model: nn.Module, mode: AttackMode) -> AbstractContextManager[None]:

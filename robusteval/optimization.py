@@ -35,14 +35,15 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
 def learning_rate(step: int, *, steps: int, steps_per_epoch: int, training: Training) -> float:
     """The learning rate of a step (from 0): a pure function, so that there is no scheduler to resume.
 
-    Warm-up rises linearly from lr / w to lr over its w steps; the schedule runs over the steps after it.
+    Warm-up rises linearly from lr / w to lr over its w steps (or stays at ``warmup_lr``); the schedule runs over the
+    steps after it.
     ``cosine`` falls to 0 (Loshchilov and Hutter, 2017, arXiv:1608.03983, eq. 5, without restarts);
     ``onecycle`` rises from lr / 25 over 30 % of the steps and falls to lr / (25 * 10**4), by cosines (Smith
     and Topin, 2018, arXiv:1708.07120, with the constants of torch's OneCycleLR).
     """
     warmup = round(training.warmup_epochs * steps_per_epoch)
     if step < warmup:
-        return training.lr * (step + 1) / warmup
+        return training.warmup_lr or training.lr * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
     if training.schedule == "constant":
         return training.lr

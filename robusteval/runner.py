@@ -25,6 +25,7 @@ from robusteval.data import DATASETS, ImageSet
 from robusteval.errors import UserError
 from robusteval.hardware import choose_precision
 from robusteval.method import Setting
+from robusteval.methods import METHODS
 from robusteval.models import build
 from robusteval.models.weights import load_state
 from robusteval.planning import Job, renewed
@@ -47,7 +48,7 @@ def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
     """The record of the run, done or failed with its reason, after training and judging what was missing.
 
     Raises:
-        Busy: another process works on the run.
+        Busy: another process works on the run, or still on the one that it learns from.
         UserError: the run folder cannot be written.
         KeyboardInterrupt: the folder is left as one to resume.
     """
@@ -56,6 +57,7 @@ def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
         job = renewed(job)
         if job.state == "done":
             return store.read_record(job.folder, store.RUN, Run)
+        _check_teacher(job)
         failures: dict[str, Exception] = {}
         run = _begin(job, runtime)
         with _kept(failures, "training"):
@@ -200,6 +202,16 @@ def setting(cell: Cell, data: ImageSet, teacher: nn.Module | None = None) -> Set
     )
 
 
+def _check_teacher(job: Job) -> None:
+    """Raises Busy while another process trains the teacher: a student must not fail for being early."""
+    if job.trained or job.teacher is None:
+        return
+    there = store.names(job.teacher)
+    if store.RUN in there and store.DEPLOYED not in there:
+        with store.locked(job.teacher):
+            return
+
+
 def _teacher(job: Job) -> nn.Module | None:
     """The trained network that the cell's method learns from.
 
@@ -222,19 +234,35 @@ def _deployed(folder: Path, job: Job) -> nn.Module:
 
 
 def _sibling(job: Job, runtime: Runtime, method: str) -> nn.Module | None:
-    """The deployed network of a method's run that differs from the job's in its method alone; None without one."""
-    own = store.read_record(job.folder, store.RUN, Run)
-    for other in store.find_runs(job.folder.parent, skip=lambda folder, error: None):
-        run = other.run
-        same = (run.dataset, run.architecture, run.seed, run.train_data) == (
-            own.dataset,
-            own.architecture,
-            own.seed,
-            own.train_data,
+    """The deployed network of a method's run that differs from the job's in its method alone; None without one.
+
+    Of several, the one with the method's default options.
+    """
+    own, default = store.read_record(job.folder, store.RUN, Run), plain(METHODS[method]())
+    found = [
+        other
+        for other in store.find_runs(job.folder.parent, skip=lambda folder, error: None)
+        if other.run.method == method and _alike(other.run, own) and store.DEPLOYED in store.names(other.folder)
+    ]
+    if not found:
+        return None
+    return _deployed(min(found, key=lambda other: other.run.options != default).folder, job).to(runtime.device)
+
+
+def _alike(run: Run, other: Run) -> bool:
+    """Whether two runs differ in their methods alone, and in what is only watched on the way."""
+    watched = ("checkpoint_seconds", "snapshots", "shadow_momenta")
+    first, second = (
+        (
+            one.dataset,
+            one.architecture,
+            one.seed,
+            one.train_data,
+            {key: value for key, value in one.training.items() if key not in watched},
         )
-        if run.method == method and same and store.DEPLOYED in store.names(other.folder):
-            return _deployed(other.folder, job).to(runtime.device)
-    return None
+        for one in (run, other)
+    )
+    return first == second
 
 
 def _measure(

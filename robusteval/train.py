@@ -109,7 +109,9 @@ class _Loop:
         progress: Progress,
     ) -> None:
         if method.epochs_factor != 1:
-            training = replace(training, epochs=max(1, round(method.epochs_factor * training.epochs)))
+            epochs = max(1, round(method.epochs_factor * training.epochs))
+            warmup = training.warmup_epochs * epochs / training.epochs  # its share, as all else in the schedule
+            training = replace(training, epochs=epochs, warmup_epochs=warmup)
         self.steps_per_epoch = len(data.labels) // training.batch_size
         if not self.steps_per_epoch:
             raise UserError(
@@ -250,7 +252,8 @@ class _Loop:
         def run_step(numbered: tuple[int, Tensor]) -> None:
             number, positions = numbered
             with self.meter.timed("train"), self.meter.counting_flops(fresh=number == 0):
-                self._method_step(self.feed.batch(epoch, self.steps + number, positions), 1.0)
+                for i, part in enumerate(positions.chunk(self.training.accumulate)):  # as in training
+                    self._method_step(self.feed.batch(epoch, self.steps + number, part, number=i), 1.0)
                 self.model.zero_grad(set_to_none=True)
 
         parts = self.model._modules.get(TRAINING_ONLY)

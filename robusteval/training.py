@@ -17,7 +17,11 @@ _MOMENTA = "a number above 0, up to 1, or a table of them by branch: {main = 0.1
 def _momentum(value: object) -> object:
     """A number, or a table as the sorted pairs that a frozen, comparable options object can hold."""
     pairs = value if isinstance(value, dict) else dict(value) if isinstance(value, tuple) else {"": value}
-    numbers = {name: float(one) for name, one in pairs.items() if isinstance(one, float | int) and 0 < one <= 1}
+    numbers = {
+        name: float(one)
+        for name, one in pairs.items()
+        if isinstance(one, float | int) and not isinstance(one, bool) and 0 < one <= 1
+    }
     if not numbers or len(numbers) < len(pairs):
         raise ValueError(f"should be {_MOMENTA}")
     return numbers[""] if "" in numbers else tuple(sorted(numbers.items()))
@@ -48,6 +52,7 @@ class Training:
         milestones: where ``step`` steps, as fractions of the training.
         gamma: the factor of a step.
         warmup_epochs: epochs over which the learning rate first rises linearly from 0.
+        warmup_lr: the learning rate of all those epochs instead; 0 = the rise.
         crop_padding: pixels of padding before the random crop; 0 = no crop.
         flip: random horizontal flips.
         cutout: side of the square that is cut out in pixels; 0 = none.
@@ -81,6 +86,7 @@ class Training:
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     warmup_epochs: NonNegative = 0.0
+    warmup_lr: NonNegative = 0.0
     crop_padding: Annotated[int, Field(ge=0, le=16)] = 4
     flip: bool = True
     cutout: Annotated[int, Field(ge=0, le=32)] = 0
@@ -111,6 +117,8 @@ class Training:
             raise ValueError('nesterov needs optimizer = "sgd" and a momentum above 0')
         if len(set(self.shadow_momenta)) < len(self.shadow_momenta):
             raise ValueError(f"shadow_momenta must differ (given: {list(self.shadow_momenta)})")
+        if self.warmup_lr and not self.warmup_epochs:
+            raise ValueError("warmup_lr needs warmup_epochs above 0")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs must not exceed epochs ({self.warmup_epochs} > {self.epochs})")
         return self

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from robusteval.cells import Cell, expand, plain, task_key, tasks_of
-from robusteval.config import parse_suite
+from robusteval.cells import Cell, check, expand, plain, task_key, tasks_of
+from robusteval.config import narrowed, parse_suite
 from robusteval.errors import UserError
 from robusteval.methods.entprop import EntProp
 from robusteval.methods.standard import Standard
@@ -144,7 +144,7 @@ def test_plain_options_are_what_json_reads_back():
             {"training": {"schedule": "cosin"}},
             r"schedule: input should be 'cosine', .*; did you mean 'cosine'\? \(given: 'cosin'\)",
         ),
-        ({"training": {"bn_momentum": {"auxx": 0.1}}}, r"mine\.toml: training\.bn_momentum: unknown branch 'auxx'"),
+        ({"training": {"bn_momentum": True}}, r"bn_momentum: should be a number above 0, .*given: True"),
         ({"training": {"bn_momentum": 1.5}}, r"bn_momentum: should be a number above 0, .*given: 1\.5"),
         ({"training": {"shadow_momenta": [0.1, 0.1]}}, r"shadow_momenta must differ"),
         ({"training": {"epochs": 0}}, r"mine\.toml: training: epochs: .*greater than or equal to 1"),
@@ -173,3 +173,17 @@ def test_a_wrong_cell_is_one_clear_error(changes, message):
 def test_a_wrong_task_is_one_clear_error(task, message):
     with pytest.raises(UserError, match=message):
         tasks_of(suite(tasks=[task]))
+
+
+def test_a_momentum_for_a_branch_that_no_method_has_is_refused_in_whole_suites():
+    mistaken = suite(training={"bn_momentum": {"auxx": 0.1}})
+    with pytest.raises(UserError, match=r"mine\.toml: training\.bn_momentum: unknown branch 'auxx'; allowed: main"):
+        check(mistaken)
+    both = suite(methods=[{"name": "standard"}, {"name": "advprop"}], training={"bn_momentum": {"aux": 0.1}})
+    check(both)
+    assert len(expand(narrowed(both, only=["standard"]))) == 1  # which is run like the others of its suite
+
+
+def test_a_whole_suite_is_checked_with_its_tasks():
+    with pytest.raises(UserError, match=r"mine\.toml: unknown task 'pdg'"):
+        check(suite(tasks=[{"name": "pdg"}]))

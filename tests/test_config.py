@@ -168,7 +168,7 @@ def test_narrowing_keeps_the_rest(suite_file):
 
 
 def test_the_shipped_suites_are_what_they_are_called():
-    assert {"quick", "smoke", "cifar10", "cifar100"} <= set(shipped())
+    assert {"quick", "smoke", "methods", "cifar10", "cifar100"} <= set(shipped())
     for name, path in shipped().items():
         suite = load_suite(name)
         assert suite.name == name == path.stem
@@ -176,6 +176,16 @@ def test_the_shipped_suites_are_what_they_are_called():
     quick = load_suite("quick")
     assert [table.name for table in quick.methods] == ["standard", "mixup", "pgd_at", "advprop", "entprop"]
     assert (quick.datasets, quick.architectures) == (("cifar10-sample",), ("resnet8",))
+
+
+@pytest.mark.parametrize("name", ["smoke", "methods"])
+def test_suites_that_mean_all_methods_have_them_all(name):
+    from robusteval.methods import METHODS
+    from robusteval.tasks import TASKS
+
+    suite = load_suite(name)
+    assert {table.name for table in suite.methods} == set(METHODS)
+    assert {table.name for table in suite.tasks} == set(TASKS)
 
 
 def test_reading_a_suite_does_not_import_torch():

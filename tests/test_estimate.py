@@ -106,3 +106,30 @@ def test_a_stage_of_one_unit_is_timed_whole(monkeypatch):
     with pytest.raises(module._Enough):
         probe.advance()
     assert probe.seconds == 10
+
+
+def test_a_task_without_the_parts_that_it_needs_costs_nothing(tmp_path):
+    tasks = [{"name": "branches", "limit": 8, "attack_limit": 8, "steps": 1}, {"name": "teacher", "limit": 8}]
+    (job,) = jobs(tmp_path, {"name": "bn_free"}, tasks=tasks, limit=32)
+    alone = module._training(job, RUNTIME)
+    (cost,) = estimate([job], RUNTIME)
+    assert cost.flops == alone.flops
+
+
+def test_a_task_is_shown_the_parts_that_it_looks_for(tmp_path):
+    teacher, student = jobs(
+        tmp_path, {"name": "counterbalancing_teacher"}, tasks=[{"name": "teacher", "limit": 8}], limit=32
+    )
+    costs = estimate([teacher, student], RUNTIME)
+    assert costs[0].flops == pytest.approx(module._training(teacher, RUNTIME).flops)
+    assert costs[1].flops > 1.01 * module._training(student, RUNTIME).flops
+
+
+def test_snapshots_are_judged_too(tmp_path):
+    few = {"name": "standard"}
+    more = {"name": "standard", "training": {"epochs": 8, "snapshots": 3}}
+    tasks = [{"name": "clean"}]
+    (once,), (often,) = (jobs(tmp_path, one, tasks=tasks, epochs=8, limit=32) for one in (few, more))
+    training = module._training(once, RUNTIME).flops
+    first, second = (estimate([job], RUNTIME)[0].flops - training for job in (once, often))
+    assert second == pytest.approx(4 * first)

@@ -46,6 +46,24 @@ def test_warmup_rises_linearly_and_the_schedule_follows():
     assert rates[5:] == sorted(rates[5:], reverse=True)
 
 
+def test_the_schedule_that_the_reference_code_of_arat_executes():
+    """0.02 in the first epoch of 100, 0.1 up to the 76th, 0.01 up to the 91st, 0.001 to the end."""
+    training = Training(
+        epochs=100,
+        schedule="step",
+        milestones=(0.7575757575757576, 0.9090909090909091),
+        warmup_epochs=1,
+        warmup_lr=0.02,
+    )
+    rates = [learning_rate(step, steps=39_100, steps_per_epoch=391, training=training) for step in range(39_100)]
+    by_epoch = [rates[epoch * 391 : (epoch + 1) * 391] for epoch in range(100)]
+    expected = [0.02] + [0.1] * 75 + [0.01] * 15 + [0.001] * 9
+    for rates, value in zip(by_epoch, expected, strict=True):
+        assert rates == pytest.approx([value] * 391)
+    with pytest.raises(ValueError, match="warmup_lr needs warmup_epochs above 0"):
+        Training(warmup_lr=0.02)
+
+
 def test_weight_decay_split():
     model = TinyNet()
     both = make_optimizer(model, Training(decay_norm_and_bias=True, weight_decay=0.1))

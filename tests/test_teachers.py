@@ -145,6 +145,16 @@ def test_a_student_without_a_teacher_says_what_is_missing(tmp_path):
     assert carried_out(suite("learning"), tmp_path)["learning"].run.status == "done"
 
 
+def test_a_student_waits_for_a_teacher_that_another_process_trains(tmp_path):
+    teacher, student = plan(suite("learning"), tmp_path, limit=64)
+    with store.locked(teacher.folder):
+        runner._begin(teacher, RUNTIME)
+        with pytest.raises(store.Busy, match=teacher.folder.name):
+            run_job(student, RUNTIME, Silent())
+    assert store.names(student.folder) == ()
+    assert carried_out(suite("learning"), tmp_path)["learning"].run.status == "done"
+
+
 def test_snapshots_are_judged_as_the_final_weights_are(tmp_path):
     training = {"epochs": 4, "batch_size": 32, "precision": "float32", "snapshots": 2}
     tasks = [{"name": "clean"}, {"name": "pgd", "steps": 2, "limit": 8}]
@@ -177,3 +187,73 @@ def test_a_new_task_is_measured_on_old_snapshots_too(tmp_path):
     both = suite("standard", training=training, tasks=[{"name": "clean"}, {"name": "pgd", "steps": 1, "limit": 4}])
     stored = carried_out(both, tmp_path)["standard"]
     assert [task.task for task in stored.on_the_way] == ["clean", "pgd"]
+
+
+def test_a_sibling_is_trained_alike_and_of_several_the_default_one(tmp_path):
+    training = {"epochs": 1, "batch_size": 32, "precision": "float32"}
+    longer = {"name": "standard", "training": {"epochs": 2}}
+    watched = {"name": "standard", "label_smoothing": 0.1, "training": {"shadow_momenta": [0.5]}}
+    out = suite("learning", longer, SMOOTH, training=training)
+    carried_out(out, tmp_path)
+    (job,) = (one for one in plan(out, tmp_path, limit=64) if one.cell.label == "learning")
+
+    def sibling():
+        network = runner._sibling(job, RUNTIME, "standard")
+        return None if network is None else network.state_dict()["conv1.weight"]
+
+    def of(label):
+        (stored,) = (one for one in store.find_runs(tmp_path) if one.run.label == label)
+        return read_state(stored.folder / store.DEPLOYED)["conv1.weight"]
+
+    assert torch.equal(sibling(), of("standard label_smoothing=0.5"))  # its own teacher, and not the longer run
+    carried_out(suite("standard", watched, training=training), tmp_path)
+    assert torch.equal(sibling(), of("standard"))
+    assert runner._sibling(job, RUNTIME, "mixup") is None
+
+
+def counted_writes(patch, survive):
+    """Lets some writes pass, then kills; the names that were written."""
+    real, written = store.write_bytes, []
+
+    def write_bytes(folder, name, data):
+        if len(written) == survive:
+            raise Killed
+        written.append(name)
+        return real(folder, name, data)
+
+    patch.setattr(store, "write_bytes", write_bytes)
+    return written
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing of ours handles it."""
+
+
+def results(out):
+    """What must not depend on interruptions, by label."""
+    found = {}
+    for stored in store.find_runs(out):
+        run = stored.run
+        costs = [(one.epoch, one.weights_sha256, one.cost.images, one.cost.flops) for one in run.snapshots]
+        tasks = [(task.key, task.epoch, task.measurements) for task in (*stored.tasks, *stored.on_the_way)]
+        found[run.label] = (run.status, run.weights_sha256, stored.history, costs, tasks, store.names(stored.folder))
+    return found
+
+
+def test_a_kill_around_a_snapshot_or_between_teacher_and_student_changes_nothing(tmp_path):
+    training = {"epochs": 2, "batch_size": 64, "precision": "float32", "snapshots": 1, "checkpoint_seconds": 1e-9}
+    chosen = suite("learning", training=training)
+    with pytest.MonkeyPatch.context() as patch:
+        names = counted_writes(patch, 10**6)
+        carried_out(chosen, tmp_path / "whole")
+    half = len(names) // 2
+    assert names[0] == names[half] == store.RUN  # of the teacher, of its student
+    kept = half + names[half:].index(snapshot_name(1))
+    for survive in (half, kept, kept + 1):
+        out = tmp_path / str(survive)
+        with pytest.MonkeyPatch.context() as patch:
+            counted_writes(patch, survive)
+            with pytest.raises(Killed):
+                carried_out(chosen, out)
+        carried_out(chosen, out)
+        assert results(out) == results(tmp_path / "whole"), survive

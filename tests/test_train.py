@@ -1,5 +1,5 @@
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import ClassVar
 
 import pytest
@@ -14,6 +14,7 @@ from robusteval.data.batches import epoch_batches
 from robusteval.errors import UserError
 from robusteval.manifest import Damaged
 from robusteval.method import Setting, attach, attached
+from robusteval.methods import METHODS
 from robusteval.methods.advprop import AdvProp
 from robusteval.methods.entprop import EntProp
 from robusteval.methods.standard import Standard
@@ -164,6 +165,60 @@ def test_killed_at_any_step_and_resumed_is_bit_identical(data, name, tmp_path):
     assert straight.cost.backward == resumed.cost.backward
 
 
+def taught(method):
+    """An untrained network for methods that learn from one."""
+    teacher = method.teacher()
+    if teacher is None:
+        return None
+    setting = Setting(classes=CLASSES, images=N, batch_size=12, shape=(3, 8, 8))
+    return teacher.deploy(teacher.wrap(network(1).train(), setting))
+
+
+FEW_STEPS = {"steps": 2, "random_start": True}
+HARDER = {
+    "arat": {"attack_bn": "train"},
+    "advprop": {"attack_bn": "train"},
+    "fast_advprop": {"budget_matched": True},
+    "free_at": {"replays": 3},
+    "invariance_pair": {"every": 1, "partner_bn": "aux"},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_resumes_bit_for_bit(data, name, tmp_path):
+    """Killed in the middle of an epoch and of replays, with all that training can keep beside the network."""
+    known = {field.name for field in fields(METHODS[name])}
+    options = {key: value for key, value in (FEW_STEPS | HARDER.get(name, {})).items() if key in known}
+    method = METHODS[name](**options)
+    training = replace(
+        PLAIN,
+        epochs=2,
+        checkpoint_seconds=1e-9,
+        crop_padding=2,
+        flip=True,
+        ema=0.5,
+        bn_reestimate_batches=1,
+        bn_momentum={"main": 0.2, "aux": 0.05},
+        shadow_momenta=(0.5,),
+        snapshots=1,
+        accumulate=1 if name == "free_at" else 2,
+    )
+    straight = run(data, training, method, teacher=taught(method), folder=tmp_path / "straight")
+    with pytest.raises(Killed):
+        run(data, training, method, teacher=taught(method), folder=tmp_path / "cut", progress=KillAt(4))
+    assert load(tmp_path / "cut").values["step"] == 4
+    resumed = run(data, training, method, teacher=taught(method), folder=tmp_path / "cut")
+    same(straight.model, resumed.model)
+    assert straight.history == resumed.history
+    assert len(straight.snapshots) == 1
+    first, second = (
+        [(cost.images, cost.forward, cost.backward, cost.flops) for cost in (one.cost, one.snapshots[0].cost)]
+        for one in (straight, resumed)
+    )
+    assert first == second
+    assert straight.snapshots[0].weights_sha256 == resumed.snapshots[0].weights_sha256
+
+
 def test_a_flipped_bit_in_a_checkpoint_is_found(data, tmp_path):
     training = replace(PLAIN, checkpoint_seconds=1e-9)
     with pytest.raises(Killed):
@@ -234,6 +289,18 @@ def test_reestimation_is_paid_for(data):
     plain, averaged = (run(data, t).cost for t in (PLAIN, replace(PLAIN, ema=0.9, bn_reestimate_batches=2)))
     assert averaged.backward["main"] == plain.backward["main"] + 2 * 12
     assert averaged.flops == plain.flops * 11 // 9  # 2 steps more than 9
+
+
+def test_reestimation_passes_the_parts_that_training_does(data):
+    class Sized(Standard):
+        sizes: ClassVar[list] = []
+
+        def step(self, model, batch, backward):
+            self.sizes.append(len(batch.x))
+            return super().step(model, batch, backward)
+
+    run(data, replace(PLAIN, epochs=1, accumulate=2, precise_bn=True, bn_reestimate_batches=2), Sized())
+    assert Sized.sizes == [6] * (2 * 3 + 2 * 2)
 
 
 def test_averaged_weights_get_statistics_of_their_own(data):
@@ -384,6 +451,9 @@ def test_a_budget_matched_method_trains_for_fewer_epochs(data):
         epochs_factor = 0.5
 
     assert len(run(data, replace(PLAIN, epochs=5), Dear()).history) == 2
+    # A warm-up that is longer than the shortened training shrinks with it.
+    warm = run(data, replace(PLAIN, epochs=4, warmup_epochs=3, schedule="constant"), Dear()).history
+    assert [epoch.lr for epoch in warm] == pytest.approx([0.05 * 3 / 4, 0.05], abs=0.01)
 
 
 def test_parts_beside_the_network_are_trained_stored_and_not_deployed(data, tmp_path):

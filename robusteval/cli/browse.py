@@ -8,16 +8,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from robusteval.cli.arguments import RESULTS, Out
+from robusteval.cli.arguments import RESULTS, Flag, Out
+from robusteval.cli.cards import markdown_table, write_card
 from robusteval.cli.output import line, table
 from robusteval.cli.summary import skipped
 from robusteval.config import load_suite, shipped
-from robusteval.errors import UserError
+from robusteval.errors import UserError, unknown
 from robusteval.store import find_runs
 
 
 def ls(
-    what: Literal["methods", "tasks", "datasets", "models", "corruptions", "suites", "runs"], /, *, out: Out = RESULTS
+    what: Literal["methods", "tasks", "datasets", "models", "corruptions", "suites", "runs"],
+    /,
+    *,
+    card: str | None = None,
+    markdown: Flag = False,
+    out: Out = RESULTS,
 ) -> int:
     """List methods, tasks, datasets, models, corruptions, suites or runs; `robusteval show NAME` tells more of one.
 
@@ -25,7 +31,21 @@ def ls(
 
     Args:
         what: What to list; runs are those in `--out`.
+        card: With `methods`: show the card of this one: paper, branches, expected passes and FLOPs, deviations and
+            published numbers.
+        markdown: With `methods`: print them as the table of the README.
     """
+    for given, option in ((card is not None, "--card"), (markdown, "--markdown")):
+        if given and what != "methods":
+            raise UserError(f"ls {what}: {option} is of methods; allowed: robusteval ls methods {option}")
+    if card is not None and markdown:
+        raise UserError("ls methods: --card and --markdown ask for different things; allowed: one of them")
+    if card is not None:
+        _card(card)
+        return 0
+    if markdown:
+        line(markdown_table())
+        return 0
     if what == "runs":
         return _runs(out)
     listings: Mapping[str, Callable[[], None]] = {
@@ -46,11 +66,22 @@ def _methods() -> None:
     rows = []
     for name, method in METHODS.items():
         card = method.card
-        flops = f"{method().passes().flops:.2f}"
-        source = f"{card.title} ({card.authors.split(',')[0]} et al., {card.venue} {card.year})"
-        rows.append((name, flops, " ".join(method.branches), method.deployed, source))
+        default = method()
+        teacher = default.teacher()
+        flops = f"{default.passes().flops:.2f}" + (f"+{teacher.passes().flops:.2f}" if teacher else "")
+        first, *others = card.authors.split(",")
+        source = f"{card.title} ({first}{' et al.' if others else ''}, {card.venue} {card.year})"
+        rows.append((name, flops, " ".join(default.branches), default.deployed, source))
     table(("method", "flops", "branches", "deployed", "paper"), rows)
-    line("flops: of training, with default options, as a multiple of standard")
+    line("flops: of training with default options, as a multiple of standard; after a +: of the teacher, trained first")
+
+
+def _card(name: str) -> None:
+    from robusteval.methods import METHODS
+
+    if name not in METHODS:
+        raise unknown("--card", "method", name, METHODS)
+    write_card(name)
 
 
 def _tasks() -> None:

@@ -49,7 +49,7 @@ def evaluate(
         settings: A changed option, e.g. `pgd.steps=50` or `corruption.limit=1000`; may be repeated.
         normalize: Pixel statistics the network was trained with: cifar10, cifar100, imagenet or none; by default the
             data set's.
-        json_lines: Print a JSON object per measurement: task, metric, value, n, low, high, where.
+        json_lines: Print a JSON object per measurement: task, metric, value, n, unit, low, high, where.
     """
     from robusteval.branches import MAIN, add_branches, branch_names, branches_in, keep_branch
     from robusteval.data import DATASETS, load
@@ -77,10 +77,13 @@ def evaluate(
         display.cell(f"{model} on {dataset}")
         context = judging(runtime, MAIN, display, data_dir=data_dir)
         for task in asked:
+            before = len(found)
             for measurement, _ in task.measure(models, images, context):
                 found.append(measurement)
                 if json_lines:
                     line(as_json(measurement))
+            if len(found) == before:
+                display.say(f"{task.name}: nothing to measure: the checkpoint lacks what this task looks at")
     if not json_lines:
         table(("task", "metric", "value", "low", "high", "n", "where"), [as_row(one) for one in found])
 
@@ -102,13 +105,16 @@ def _tasks(names: str, settings: tuple[str, ...]) -> list[Task]:
 
 def as_json(measurement: Measurement) -> str:
     """A measurement as one line of JSON; a missing value is null."""
-    fields = measurement.model_dump(include={"task", "metric", "value", "n", "low", "high", "where"})
+    fields = measurement.model_dump(include={"task", "metric", "value", "n", "unit", "low", "high", "where"})
     return json.dumps(fields, allow_nan=False)
 
 
 def as_row(measurement: Measurement) -> tuple[str, ...]:
-    """A measurement for people: fractions as percent."""
+    """A measurement for people: fractions as percent, other numbers with four significant digits."""
+    percent = measurement.unit == "fraction"
     numbers = (measurement.value, measurement.low, measurement.high)
-    percent = ("missing" if number is None else f"{100 * number:.2f} %" for number in numbers)
+    shown = ["missing" if x is None else f"{100 * x:.2f} %" if percent else f"{x:.4g}" for x in numbers]
+    if measurement.value is not None and measurement.low is None and measurement.high is None:
+        shown[1:] = ["", ""]  # not missing: it has no interval
     where = " ".join(f"{key}={value}" for key, value in measurement.where.items())
-    return (measurement.task, measurement.metric, *percent, str(measurement.n), where)
+    return (measurement.task, measurement.metric, *shown, str(measurement.n), where)

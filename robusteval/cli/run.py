@@ -137,10 +137,9 @@ def train(
 
 def _resolvable(suite: Suite) -> Suite:
     """The suite, after every option of it was checked."""
-    from robusteval.cells import expand, tasks_of
+    from robusteval.cells import check
 
-    expand(suite)
-    tasks_of(suite)
+    check(suite)
     return suite
 
 

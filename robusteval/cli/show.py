@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from robusteval.cli.arguments import RESULTS, Out
+from robusteval.cli.cards import write_card
 from robusteval.cli.evaluate import as_row
 from robusteval.cli.explain import explain
 from robusteval.cli.output import in_threads, line, table
@@ -91,16 +92,9 @@ def _facts(facts: Mapping[str, object]) -> None:
 def _method(name: str) -> None:
     from robusteval.methods import METHODS
 
-    method = METHODS[name]
-    card = method.card
-    line(f"{name}: {card.title}")
-    line(f"{card.authors}, {card.venue} {card.year}, {card.url}")
-    line(card.summary)
-    line(f"reference code: {card.reference}")
-    for deviation in card.deviations:
-        line(f"- {deviation}")
+    write_card(name)
     line("")
-    explain(method)
+    explain(METHODS[name])
 
 
 def _model(name: str) -> None:
@@ -153,6 +147,8 @@ def _show_run(stored: StoredRun) -> None:
         "options": _options(run.options),
         "training": _options(run.training),
         "branches": f"{' '.join(run.branches)}, deployed: {run.deployed}",
+        "teacher": run.teacher,
+        "snapshots": " ".join(f"epoch {one.epoch}" for one in run.snapshots) or None,
         "parameters": f"{run.parameters:,}",
         "trained on": f"{run.train_data.name}, {run.train_data.n} images, "
         f"{'verified' if run.train_data.verified else 'unverified'}",
@@ -167,10 +163,17 @@ def _show_run(stored: StoredRun) -> None:
         last = stored.history[-1]
         facts["last epoch"] = f"{last.epoch}: {_options(last.logs, '.4f')}"
     _facts(facts)
-    measurements = [measurement for task in stored.tasks for measurement in task.measurements]
-    if measurements:
+    rows = [
+        _with_epoch(as_row(m), task.epoch) for task in (*stored.tasks, *stored.on_the_way) for m in task.measurements
+    ]
+    if rows:
         line("")
-        table(("task", "metric", "value", "low", "high", "n", "where"), [as_row(one) for one in measurements])
+        table(("task", "metric", "value", "low", "high", "n", "where"), rows)
+
+
+def _with_epoch(row: tuple[str, ...], epoch: int | None) -> tuple[str, ...]:
+    """The row; of weights kept on the way, with their epoch at the front of where."""
+    return row if epoch is None else (*row[:-1], f"epoch={epoch} {row[-1]}".rstrip())
 
 
 def _options(values: Mapping[str, object], spec: str = ".6g") -> str:

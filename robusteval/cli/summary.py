@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict
 from pathlib import Path
 
 from robusteval.cli.arguments import RESULTS, Out
+from robusteval.cli.cards import plain_cards
 from robusteval.cli.output import line, note, results
 from robusteval.errors import UserError
 from robusteval.store import StoredRun, find_runs
@@ -41,11 +41,9 @@ def write(out: Path, folders: tuple[Path, ...]) -> int:
         if left_out:
             raise left_out[0][1]
         raise UserError(f"{', '.join(map(str, folders))}: no runs here; `robusteval run --out DIR` makes some")
-    from robusteval.methods import METHODS
     from robusteval.report import terminal_table, write_report
 
-    cards = {name: asdict(method.card) for name, method in METHODS.items()}
-    path = write_report(out, list(runs.values()), cards=cards)
+    path = write_report(out, list(runs.values()), cards=plain_cards())
     results().print(terminal_table(list(runs.values())))
     line(f"report: {path}")
     return skipped({path.resolve(): error for path, error in left_out}.values())

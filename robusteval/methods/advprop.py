@@ -93,6 +93,7 @@ class AdvProp(Method):
             "clean_start = 0.5793.",
             "The fine-grained variant (sources): the paper's has AutoAugment images besides PGD's; here attacks of "
             "several strengths, MixUp, CutMix and RandAugment can be combined, each made from the plain batch.",
+            "The numbers beside ours are EntProp's; its text does not say whether their attack is targeted.",
         ),
         published=(
             Published("cifar100", "resnet18", {}, "clean", 0.7515, None, "EntProp (Enomoto, 2024), Table 4"),

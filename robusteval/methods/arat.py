@@ -87,8 +87,8 @@ class ARAT(Method):
             "one. The code's KL distance is left out.",
             "Our networks begin with pixel normalisation, the authors' do not; radii are in pixels in both.",
             "Recipe, an option of training and not of the method: epochs = 100, schedule = step, milestones = "
-            "[0.75, 0.9]. What the code executes is one epoch late, milestones = [0.76, 0.91]; its first epoch at a "
-            "learning rate of 0.02 has no option here (warmup_epochs = 1 is the nearest).",
+            "[0.75, 0.9]. What the code executes is a first epoch at 0.02 and everything else one epoch later: "
+            "warmup_epochs = 1, warmup_lr = 0.02, milestones = [0.7575757575757576, 0.9090909090909091].",
             "AR-AT+SWA is that recipe with swa_start = 0.75, swa_every_steps = 500 and bn_reestimate_batches = 390 "
             "(one epoch): 20 weights are averaged where the code takes 19, and all branches get new statistics, "
             "where the code's are for the adversarial branch only. Its published rows are not listed here.",

@@ -18,6 +18,7 @@ from robusteval.errors import UserError
 from robusteval.losses import accuracy, entropy, mixed_cross_entropy
 from robusteval.method import Backward, Batch, Card, Method, Passes, Published, Setting, attach
 from robusteval.methods.branch_gradients import scaled_gradients
+from robusteval.methods.disentangled import unmixed
 from robusteval.methods.entprop_attack import InnerAttack
 from robusteval.methods.entprop_selection import SCORES, SELECTIONS, Selections, selections
 from robusteval.options import Positive, options
@@ -125,7 +126,7 @@ class EntProp(InnerAttack, Method):
     def mixed(self, batch: Batch) -> Mixed:
         """What the main branch sees."""
         if self.mix == "none":
-            return Mixed(batch.x, batch.y, batch.y, torch.ones(len(batch.x), device=batch.x.device))
+            return unmixed(batch.x, batch.y)
         blend = mixup if self.mix == "mixup" else cutmix
         return blend(batch.x, batch.y, batch.rng, alpha=self.mix_alpha)
 

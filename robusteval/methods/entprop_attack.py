@@ -12,7 +12,7 @@ from robusteval.attacks import random_start
 from robusteval.data.augment import Mixed
 from robusteval.losses import kl_divergence, margin, mixed_cross_entropy
 from robusteval.method import Backward, Batch
-from robusteval.modes import AttackMode, attack_mode
+from robusteval.modes import AttackMode, attack_mode, without_graph
 from robusteval.options import Radius, Step, Whole, in_pixel_units, options
 
 TINY = 0.001
@@ -122,7 +122,7 @@ class InnerAttack:
         """The unperturbed images' logits through the attacked branch, for the attack that needs them."""
         if self.inner_attack != "trades" or not self.inner_passes:
             return None
-        with attack_mode(model, self.inner_bn), torch.no_grad():
+        with attack_mode(model, self.inner_bn), without_graph():
             logits: Tensor = model(x)
         return logits
 

@@ -35,7 +35,7 @@ SCORES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Selections(nn.Module):
     """Counts how often each training image was selected, in the int32 buffer ``counts`` (images,).
 
-    A mixture counts for its first image. Steps that only re-estimate statistics after training count too.
+    A mixture counts for its first image.
     """
 
     counts: Tensor

@@ -8,11 +8,12 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from robusteval.attacks import pgd, random_start
+from robusteval.awp import AWP_DEVIATION, perturbed_weights
 from robusteval.branches import MAIN
 from robusteval.losses import accuracy, cross_entropy
 from robusteval.method import Backward, Batch, Card, Method, Passes
 from robusteval.modes import AttackMode
-from robusteval.options import Radius, Step, in_pixel_units, options
+from robusteval.options import NonNegative, Radius, Step, in_pixel_units, options
 
 
 @options
@@ -24,6 +25,7 @@ class FastAT(Method):
         step_size: alpha, 1.25 times the radius in the paper.
         random_start: start uniformly in the ball; without it, plain FGSM training, which the paper shows to fail.
         attack_bn: statistics that BatchNorm uses while the example is sought.
+        awp: relative size of the adversarial weight perturbation (Wu et al., 2020, arXiv:2004.05884); 0 is none.
     """
 
     name: ClassVar[str] = "fast_at"
@@ -37,13 +39,15 @@ class FastAT(Method):
         "projected; the loss is its cross-entropy. Watch for catastrophic overfitting: within an epoch the logged "
         "accuracy, which is that on one-step examples, jumps above the clean one, while accuracy under PGD with many "
         "steps falls to almost 0. It comes with long schedules, larger radii and larger steps.",
-        reference="locuslab/fast_adversarial (CIFAR10/train_fgsm.py)",
+        reference="locuslab/fast_adversarial (CIFAR10/train_fgsm.py); csdongxian/AWP for awp",
         deviations=(
             "The attack uses batch statistics, as the reference does, but leaves the running ones alone (attack_bn = "
             "train-frozen-stats); there the noisy batch moves them too, as attack_bn = train has it.",
             "No early stopping on a PGD check, which the reference has as an option; no cyclic schedule of its own.",
             "Pixels are in [0, 1] and normalisation is the network's; the reference perturbs normalised images, with "
             "the radius scaled by channel, and starts up to the first channel's radius above the image in all three.",
+            "awp: that paper does not combine it with one-step training.",
+            AWP_DEVIATION,
         ),
     )
 
@@ -51,6 +55,7 @@ class FastAT(Method):
     step_size: Step = 10 / 255
     random_start: bool = True
     attack_bn: AttackMode = "train-frozen-stats"
+    awp: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _in_pixel_units(self) -> FastAT:
@@ -73,10 +78,11 @@ class FastAT(Method):
             start=start,
             mode=self.attack_bn,
         )
-        logits = model(x_adv)
-        loss = cross_entropy(logits, batch.y).mean()
-        backward(loss)
+        with perturbed_weights(model, lambda: cross_entropy(model(x_adv), batch.y).mean(), gamma=self.awp):
+            logits = model(x_adv)
+            loss = cross_entropy(logits, batch.y).mean()
+            backward(loss)
         return {"loss": loss.detach(), "accuracy": accuracy(logits, batch.y)}
 
     def passes(self) -> Passes:
-        return Passes(train={MAIN: 1}, attack={MAIN: 1})
+        return Passes(train={MAIN: 2 if self.awp else 1}, attack={MAIN: 1})

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from robusteval.branches import MAIN, split_batch
+from robusteval.errors import UserError
 from robusteval.losses import accuracy, cross_entropy
 from robusteval.method import Backward, Batch, Card, Method, Passes, Published
 from robusteval.options import Positive, Probability, in_pixel_units, options
@@ -36,10 +37,10 @@ class GaussianNoise(Method):
         url="https://arxiv.org/abs/2001.06057",
         summary="Half of every batch gets Gaussian noise of one standard deviation, clipped to the pixels' range. With "
         "split_bn, that half goes through an auxiliary BatchNorm branch, and the main one is deployed.",
-        reference="bethgelab/game-of-noise (Gauss_single)",
+        reference="bethgelab/game-of-noise (weights and evaluation only: Gauss_sigma_0.5)",
         deviations=(
             "sigma = 0.1 is Kireev et al.'s (2022, arXiv:2103.02325) on CIFAR-10; the paper has 0.5, on ImageNet.",
-            "Networks are trained from scratch; the reference starts from a trained one.",
+            "Networks are trained from scratch; the paper starts from a trained one.",
             "split_bn is no part of the paper; each branch then sees its part of the batch only, at the same cost.",
         ),
         published=(
@@ -82,6 +83,11 @@ class GaussianNoise(Method):
 
     def step(self, model: nn.Module, batch: Batch, backward: Backward) -> dict[str, Tensor]:
         kept, n = self.clean(len(batch.x)), len(batch.x)
+        if self.split_bn == "aux" and not 0 < kept < n:
+            raise UserError(
+                f"gaussian_noise: share = {self.share} makes {n - kept} of a batch of {n} noisy, but with split_bn "
+                "both branches need images; allowed: another share or a larger batch"
+            )
         with split_batch(model, {MAIN: n} if self.split_bn == "none" else {MAIN: kept, AUX: n - kept}):
             logits = model(self.noisy(batch))
             loss = cross_entropy(logits, batch.y).mean()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from robusteval.branches import MAIN
 from robusteval.cost import timed
 from robusteval.losses import accuracy, cross_entropy, kl_divergence
 from robusteval.method import Backward, Batch, Card, Method, Passes, Published
-from robusteval.modes import AttackMode, attack_mode
+from robusteval.modes import AttackMode, attack_mode, without_graph
 from robusteval.options import Count, NonNegative, Norm, Radius, Step, in_pixel_units, options
 
 _PUBLISHED = (
@@ -82,7 +81,7 @@ class Trades(Method):
 
     def attack(self, model: nn.Module, batch: Batch) -> Tensor:
         """Examples (B, 3, H, W) whose predictions are far from the clean ones."""
-        with timed("attack"), attack_mode(model, self.attack_bn), torch.no_grad():
+        with timed("attack"), attack_mode(model, self.attack_bn), without_graph():
             clean = model(batch.x)
         return pgd(
             model,

@@ -20,6 +20,10 @@ Identity = tuple[str, str, tuple[tuple[str, Scalar], ...]]
 Kind = Literal["clean", "corruption", "error", "h_score", "attack"]
 
 
+DIAGNOSTICS = frozenset({"branches", "bn_bank", "neurons", "selection", "gradients", "features", "teacher"})
+"""Tasks that look inside a network. Their accuracies are of networks that nobody deploys: they make no column."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A score of the leaderboard.
@@ -76,6 +80,8 @@ def _short(one: Identity) -> str | None:
     """The short key of a leaderboard quantity; None for what the leaderboard does not show."""
     task, metric, items = one
     where = dict(items)
+    if task in DIAGNOSTICS:
+        return None
     if metric == "robust_accuracy":
         return attack_name(task, where)
     if (task, metric) == ("clean", "accuracy"):
@@ -85,6 +91,11 @@ def _short(one: Identity) -> str | None:
         grid = f"{where.get('corruptions')}x{where.get('severities')}{chosen}"
         return f"corruption_accuracy_{clean(where.get('source'))}" + ("" if grid == "15x5" else f"_{grid}")
     return None
+
+
+def ranked(measurement: Measurement) -> bool:
+    """Whether it is a quantity of the leaderboard."""
+    return _short(identity(measurement)) is not None
 
 
 def _varying(group: Iterable[Identity]) -> set[str]:

@@ -13,6 +13,25 @@ REFERENCE = "standard"
 
 
 @dataclass(frozen=True)
+class TeacherCost:
+    """What training the network cost that a run learnt from; it is not part of the run's own cost. None is unknown.
+
+    Attributes:
+        ids: of the teacher's run; of all of them for a mean over seeds.
+        flops: of its training.
+        flops_relative: ``flops`` over those of the student's reference.
+        wall_s: seconds of its training.
+        students: how many runs learnt from the same teacher.
+    """
+
+    ids: tuple[str, ...]
+    flops: float | None
+    flops_relative: float | None
+    wall_s: float | None
+    students: int
+
+
+@dataclass(frozen=True)
 class CostLine:
     """The cost of a run's training; None is unknown.
 
@@ -23,6 +42,7 @@ class CostLine:
         wall_s: seconds by phase: ``train`` (all of the loop), of which ``attack`` and ``data``.
         wall_relative: seconds of training over those of the reference on the same machine.
         reference: the id of the run that this one is compared with, the first of them if there are several.
+        teacher: what is not counted in any of these.
     """
 
     forward: Mapping[str, float]
@@ -34,6 +54,25 @@ class CostLine:
     wall_relative: float | None
     peak_memory_bytes: float | None
     reference: str | None
+    teacher: TeacherCost | None = None
+
+    @property
+    def flops_together(self) -> float | None:
+        """FLOPs with the teacher's; None without a teacher or where its cost is unknown."""
+        teacher = self.teacher
+        return None if teacher is None or teacher.flops is None else self.flops + teacher.flops
+
+    @property
+    def flops_relative_together(self) -> float | None:
+        """``flops_together`` over the FLOPs of the reference."""
+        parts = (self.flops_relative, self.teacher.flops_relative if self.teacher else None)
+        return None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
+
+    @property
+    def wall_together(self) -> float | None:
+        """Seconds of training with the teacher's; None where either is unknown."""
+        own, teacher = self.wall_s.get("train"), self.teacher.wall_s if self.teacher else None
+        return None if own is None or teacher is None else own + teacher
 
     @property
     def forward_total(self) -> float | None:
@@ -98,6 +137,34 @@ def cost_line(run: Run, runs: Sequence[Run]) -> CostLine | None:
         wall_relative=_ratio(cost.wall_s.get("train"), [c.wall_s["train"] for c in timed if "train" in c.wall_s]),
         peak_memory_bytes=cost.peak_memory_bytes,
         reference=plain[0].id if plain else None,
+        teacher=_teacher(run, runs, [c.flops for c in paired]),
+    )
+
+
+def _teacher(run: Run, runs: Sequence[Run], plain: Sequence[float]) -> TeacherCost | None:
+    """The cost of the run's teacher, relative to the FLOPs of plain runs; None if it has no teacher."""
+    if run.teacher is None:
+        return None
+    found = [other.cost for other in runs if other.id == run.teacher and trained(other)]
+    cost = found[0] if found else None
+    return TeacherCost(
+        ids=(run.teacher,),
+        flops=None if cost is None else cost.flops,
+        flops_relative=None if cost is None else _ratio(cost.flops, plain),
+        wall_s=None if cost is None else cost.wall_s.get("train"),
+        students=sum(other.teacher == run.teacher for other in runs),
+    )
+
+
+def _mean_teacher(found: Sequence[TeacherCost]) -> TeacherCost | None:
+    if not found:
+        return None
+    return TeacherCost(
+        ids=tuple(dict.fromkeys(name for one in found for name in one.ids)),
+        flops=_mean([one.flops for one in found]),
+        flops_relative=_mean([one.flops_relative for one in found]),
+        wall_s=_mean([one.wall_s for one in found]),
+        students=max(one.students for one in found),
     )
 
 
@@ -135,6 +202,7 @@ def mean_cost(lines: Sequence[CostLine]) -> CostLine | None:
         wall_relative=_mean([line.wall_relative for line in lines]),
         peak_memory_bytes=_mean([line.peak_memory_bytes for line in lines]),
         reference=lines[0].reference,
+        teacher=_mean_teacher([line.teacher for line in lines if line.teacher is not None]),
     )
 
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from robusteval.report.columns import Column
 from robusteval.report.costs import trained
+from robusteval.report.ends import NAMED_LINES, End, line_canvas, name_ends
 from robusteval.report.grids import FAMILIES, bounds, grid
-from robusteval.report.plots import Look, Plot, looks
+from robusteval.report.plots import Plot, looks
 from robusteval.report.rows import Group
 from robusteval.report.style import INK, MUTED, new_figure, title
 from robusteval.report.text import clean, percent
 
-NAMED_LINES = 14
-"""So many lines get a name; further ones are drawn thin and grey."""
 HEAT_ROWS = 40
 """So many rows fit a figure; the page's table has all."""
 
@@ -30,14 +26,12 @@ RAMP = LinearSegmentedColormap.from_list("accuracy", ["#fbfcfd", "#cfe1ee", "#7f
 def training_curves(groups: Sequence[Group], key: str) -> Plot | None:
     """A logged scalar by epoch, one line per run; None when no run logged it."""
     scale = 100 if key == "accuracy" else 1
-    figure = new_figure(height=3.6)
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.08, right=0.77, top=0.84, bottom=0.13)
+    figure, axes = line_canvas(len(groups))
     heading = {"loss": "Training loss", "accuracy": "Training accuracy"}.get(key, clean(key, 40))
     unit = "%, mean over the epoch" if key == "accuracy" else "mean over the epoch"
     title(axes, heading, x="Epoch", y=f"{heading}, {unit}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    ends: dict[str, _End] = {}
+    ends: dict[str, End] = {}
     seen: set[int] = set()
     for look, group in zip(looks(groups), groups, strict=True):
         for row in group.rows:
@@ -53,62 +47,16 @@ def training_curves(groups: Sequence[Group], key: str) -> Plot | None:
                 marker="X" if stopped else look.marker if len(xs) == 1 else "", markevery=[-1], label=look.name,
             )  # fmt: skip
             if named:
-                ends[look.name] = _End(look, xs[-1], ys[-1], stopped)
+                ends[look.name] = End(look, xs[-1], ys[-1], stopped)
     if not axes.lines:
         return None
     if len(seen) == 1:
         axes.set_xlim(min(seen) - 1, max(seen) + 1)
-    _name_ends(axes, list(ends.values()))
+    name_ends(axes, list(ends.values()))
     caption = "Each method's own training images (mixed, attacked, ...) and loss: compare shapes, not heights."
     if any(end.stopped for end in ends.values()):
         caption += " A cross: training did not finish."
     return Plot(f"training-{key}", heading, caption, figure)
-
-
-class _End(NamedTuple):
-    """Where a line ends."""
-
-    look: Look
-    x: float
-    y: float
-    stopped: bool
-
-
-def _name_ends(axes: Axes, ends: Sequence[_End]) -> None:
-    """Writes the names of lines beside the axes, each tied to the end of its line."""
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    axes.set_xlim(left, right)
-    axes.set_ylim(low, high)
-    step = 0.055 * (high - low)
-    margin = right + 0.035 * (right - left)
-    for end, height in zip(ends, spread([end.y for end in ends], step, low=low, high=high), strict=True):
-        xs, ys = [end.x, right, margin], [end.y, height, height]
-        line = Line2D(xs, ys, color=end.look.colour, linewidth=0.8, linestyle=":" if end.stopped else "-", alpha=0.7)
-        line.set_clip_on(False)
-        axes.add_line(line)
-        axes.text(margin + 0.01 * (right - left), height, clean(end.look.name, 16), va="center", color=INK)
-
-
-def spread(heights: Sequence[float], gap: float, *, low: float, high: float) -> list[float]:
-    """The heights moved apart as little as needed for a gap between neighbours, within bounds, order kept.
-
-    >>> spread([1.0, 1.0, 5.0], 2.0, low=-9, high=9), spread([1.0, 1.0, 5.0], 2.0, low=0.5, high=9)
-    ([0.0, 2.0, 5.0], [0.5, 2.5, 5.0])
-    """
-    order = sorted(range(len(heights)), key=lambda i: heights[i])
-    # Take the gaps off, make what remains rise (pool adjacent violators), bound it, put the gaps back.
-    blocks: list[tuple[float, int]] = []
-    for rank, i in enumerate(order):
-        blocks.append((heights[i] - gap * rank, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, n), (b, m) = blocks[-2], blocks[-1]
-            blocks[-2:] = [((a * n + b * m) / (n + m), n + m)]
-    top = max(high - gap * (len(order) - 1), low)
-    level = [min(max(value, low), top) for value, count in blocks for _ in range(count)]
-    found = [0.0] * len(heights)
-    for rank, i in enumerate(order):
-        found[i] = level[rank] + gap * rank
-    return found
 
 
 def heat_map(groups: Sequence[Group], column: Column) -> Plot | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from robusteval.options import written
 from robusteval.records import Measurement
-from robusteval.report.columns import attack_name, direct
+from robusteval.report.columns import attack_name, direct, ranked
 from robusteval.report.text import number, percent
 from robusteval.store import StoredRun
 
@@ -69,7 +69,7 @@ def transfers(stored: StoredRun) -> list[Transfer]:
     found = []
     for task in stored.tasks:
         for m in task.measurements:
-            if m.metric == "robust_accuracy" and not direct(m):
+            if ranked(m) and not direct(m):
                 where = m.where
                 found.append(Transfer(attack_name(m.task, where), str(where["attack_branch"]), str(where["branch"]), m))
     return sorted(found, key=lambda one: one[:3])
@@ -92,11 +92,12 @@ def flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             found += [(f"{key}.{inner}", text) for inner, text in flat(value)]
         else:
-            found.append((key, _value(value)))
+            found.append((key, shown(value)))
     return found
 
 
-def _value(value: object) -> str:
+def shown(value: object) -> str:
+    """An option, or an entry of a measurement's ``where``."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -105,5 +106,5 @@ def _value(value: object) -> str:
         text = f"{value:.6g}"
         return text if float(text) == value else written(value)
     if isinstance(value, list | tuple):
-        return ", ".join(map(_value, value))
+        return ", ".join(map(shown, value))
     return str(value)

@@ -29,11 +29,13 @@ _DTYPES = {
 def long_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """One line per measurement, with its run; the entries of ``where`` are columns of their own.
 
+    Those of weights kept on the way have an ``epoch``; it is missing for those of the final weights, which come first.
     Columns that only some measurements have come last, in alphabetical order, named ``where_<entry>``.
     """
     lines: list[Line] = []
     for stored in sorted(runs, key=age):
-        for task in sorted(stored.tasks, key=lambda task: (task.task, task.key)):
+        tasks = (*stored.tasks, *stored.on_the_way)
+        for task in sorted(tasks, key=lambda task: (task.epoch is not None, task.epoch or 0, task.task, task.key)):
             head = _run_columns(stored) | {
                 "test_data": task.test_data.name,
                 "test_digest": task.test_data.digest,
@@ -41,6 +43,7 @@ def long_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
                 "task": task.task,
                 "task_version": task.version,
                 "task_key": task.key,
+                "epoch": task.epoch,
             }
             for m in task.measurements:
                 fields = m.model_dump(exclude={"task", "where", "reasons"}) | {"reasons": "; ".join(m.reasons)}
@@ -118,7 +121,7 @@ def _wide_line(board: Board, row: Row) -> Line:
     }
     for column in board.columns:
         line |= _score_cells(column.key, row.scores.get(column.key))
-    return line | _cost_cells(row)
+    return line | _cost_cells(row) | _teacher_cells(row)
 
 
 def _score_cells(key: str, score: Score | None) -> Line:
@@ -149,3 +152,16 @@ def _cost_cells(row: Row) -> Line:
         cells |= {f"forward_passes_{branch}": passes for branch, passes in sorted(cost.forward.items())}
         cells |= {f"backward_passes_{branch}": passes for branch, passes in sorted(cost.backward.items())}
     return cells
+
+
+def _teacher_cells(row: Row) -> Line:
+    """What the teacher's training cost; no columns where nobody has one."""
+    teacher = row.cost and row.cost.teacher
+    if not teacher:
+        return {}
+    return {
+        "teacher": "; ".join(teacher.ids),
+        "teacher_flops": teacher.flops,
+        "teacher_wall_train_s": teacher.wall_s,
+        "teacher_students": teacher.students,
+    }

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -17,16 +16,15 @@ from robusteval.manifest import replace
 from robusteval.report import text
 from robusteval.report.costs import trained
 from robusteval.report.details import charts, flat, link, transfers
+from robusteval.report.diagnostics import diagnostics
 from robusteval.report.frame import long_table, wide_table
 from robusteval.report.page import Section, sections, shade
 from robusteval.report.plots import Plot
+from robusteval.report.published import Cards
 from robusteval.report.rows import Board, Row, board, judged_on
 from robusteval.report.style import VARIABLES, drawing, inline, png, svg
 from robusteval.report.tables import csv_text
 from robusteval.store import StoredRun
-
-Cards = Mapping[str, Mapping[str, Any]]
-"""Method name -> title, authors, venue, year, url, summary, reference, deviations; all texts untrusted."""
 
 
 def write_report(out: Path, runs: Sequence[StoredRun], *, cards: Cards | None = None) -> Path:
@@ -43,7 +41,7 @@ def write_report(out: Path, runs: Sequence[StoredRun], *, cards: Cards | None = 
         UserError: the folder cannot be written.
     """
     shown = board(runs)
-    parts, drawn = _drawn(shown)
+    parts, drawn = _drawn(shown, cards or {})
     for part in parts:
         for plot in part.files:
             replace(out / "plots" / f"{plot.name}.svg", drawn[plot.name].encode())
@@ -58,13 +56,13 @@ def write_report(out: Path, runs: Sequence[StoredRun], *, cards: Cards | None = 
 def page_text(runs: Sequence[StoredRun], *, cards: Cards | None = None) -> str:
     """The page alone; see `write_report`."""
     shown = board(runs)
-    return _page(shown, *_drawn(shown), cards or {})
+    return _page(shown, *_drawn(shown, cards or {}), cards or {})
 
 
-def _drawn(shown: Board) -> tuple[list[Section], dict[str, str]]:
+def _drawn(shown: Board, cards: Cards) -> tuple[list[Section], dict[str, str]]:
     """The sections, and their figures as SVG by file name."""
     with drawing():
-        parts = sections(shown)
+        parts = sections(shown, cards)
     return parts, {plot.name: svg(plot.figure) for part in parts for plot in part.files}
 
 
@@ -80,7 +78,8 @@ def _page(shown: Board, parts: Sequence[Section], drawn: Mapping[str, str], card
 
     def figure(part: Section, plot: Plot) -> Markup:
         prefix = f"f{parts.index(part)}-{part.files.index(plot)}"
-        return Markup(inline(drawn[plot.name], prefix, str(escape(text.clean(plot.title, 100)))))
+        words = [str(escape(text.clean(part, limit))) for part, limit in ((plot.title, 100), (plot.description, None))]
+        return Markup(inline(drawn[plot.name], prefix, *words))
 
     return environment.get_template("leaderboard.html").render(
         board=shown,
@@ -120,6 +119,7 @@ def _environment() -> Environment:
         "factor": text.factor,
         "scaled": text.scaled,
         "mebibytes": text.mebibytes,
+        "points": text.points,
         "duration": text.duration,
         "flat": flat,
         "ident": id,
@@ -127,6 +127,8 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "span": text.span,
+        "quantity": text.quantity,
+        "diagnostics": diagnostics,
         "charts": charts,
         "transfers": transfers,
         "shade": shade,

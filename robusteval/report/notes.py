@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from robusteval.records import Cost, Run
+from robusteval.report.columns import Identity, identity, ranked
 from robusteval.report.rows import judged_on
 from robusteval.report.text import clean
 from robusteval.store import StoredRun
@@ -65,19 +66,23 @@ def _published(dataset: str) -> str:
 
 
 def _unequal(runs: Sequence[StoredRun]) -> list[Note]:
-    seen: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
+    seen: dict[tuple[str, Identity], set[tuple[str, int]]] = defaultdict(set)
     for stored in runs:
         for task in stored.tasks:
-            images = {(task.test_data.digest, m.n) for m in task.measurements if m.value is not None}
-            seen[stored.run.dataset, task.task].update(images)
+            for m in task.measurements:
+                if m.value is not None and ranked(m):
+                    seen[stored.run.dataset, identity(m)].add((task.test_data.digest, m.n))
+    unequal: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for (dataset, (task_name, _, _)), images in seen.items():
+        if len(images) > 1:
+            unequal[dataset, task_name].update(n for _, n in images)
     return [
         Note(
             "Different images",
             f"On {clean(dataset, 60)}, {clean(task, 30)} was not judged on the same images in "
-            f"every row (n = {', '.join(str(n) for n in sorted({n for _, n in images}))}): such rows do not compare.",
+            f"every row (n = {', '.join(map(str, sorted(counts)))}): such rows do not compare.",
         )
-        for (dataset, task), images in sorted(seen.items())
-        if len(images) > 1
+        for (dataset, task), counts in sorted(unequal.items())
     ]
 
 

@@ -11,8 +11,11 @@ from robusteval.report.curves import heat_map, training_curves
 from robusteval.report.grids import Grid, bounds, grid
 from robusteval.report.notes import Note, notes
 from robusteval.report.plots import Look, Plot, cost_plot, looks, tradeoff
+from robusteval.report.published import Cards, Comparison, comparisons
 from robusteval.report.rows import Board, Group, Row, failures, judged_on
 from robusteval.report.scores import Score
+from robusteval.report.stopping import Course, courses
+from robusteval.report.stopping_plot import late_stopping
 from robusteval.store import StoredRun
 
 
@@ -32,6 +35,9 @@ class Section(NamedTuple):
         marks: (row id, column key) -> ``best`` or ``near``.
         looks: identity of a group's head run -> how it is told apart.
         counts: column key -> the number of test images.
+        plots: the figures of the leaderboard, and ``on_the_way`` those of late stopping; ``files`` has all.
+        measured, courses: what was measured on the way, and of which rows.
+        published: published numbers with their measured counterparts.
     """
 
     dataset: str
@@ -41,6 +47,10 @@ class Section(NamedTuple):
     looks: Mapping[int, Look]
     counts: Mapping[str, str]
     plots: tuple[Plot, ...]
+    on_the_way: tuple[Plot, ...]
+    measured: tuple[Column, ...]
+    courses: tuple[Course, ...]
+    published: tuple[Comparison, ...]
     files: tuple[Plot, ...]
     heats: tuple[Heat, ...]
     test: str
@@ -48,14 +58,14 @@ class Section(NamedTuple):
     failures: list[tuple[StoredRun, str]]
 
 
-def sections(board: Board) -> list[Section]:
+def sections(board: Board, cards: Cards) -> list[Section]:
     """The data sets of the leaderboard, each with its figures."""
     slugs: list[str] = []
     files: list[str] = []
     for dataset in board.datasets:
         slugs.append(slug(dataset, slugs))
     pairs = zip(board.datasets, slugs, strict=True)
-    return [_section(board, name, f"-{one}" if len(slugs) > 1 else "", files) for name, one in pairs]
+    return [_section(board, name, f"-{one}" if len(slugs) > 1 else "", files, cards) for name, one in pairs]
 
 
 def slug(name: str, taken: Sequence[str]) -> str:
@@ -69,12 +79,14 @@ def slug(name: str, taken: Sequence[str]) -> str:
     return next(one for one in tries if one not in taken)
 
 
-def _section(board: Board, dataset: str, ending: str, taken: list[str]) -> Section:
+def _section(board: Board, dataset: str, ending: str, taken: list[str], cards: Cards) -> Section:
     groups = tuple(group for group in board.groups if group.head.stored.run.dataset == dataset)
     shown = tuple(c for c in board.columns if any(c.key in row.scores for group in groups for row in group.rows))
     runs = [row.stored for group in groups for row in group.rows if row.kind == "run" and row.deployed]
     files: list[Plot] = []
-    for plot in _figures(groups, shown):
+    measured, found_courses = courses(groups)
+    late = [late_stopping(groups, found_courses, column) for column in measured]
+    for plot in (*_figures(groups, shown), *(plot for plot in late if plot is not None)):
         # Lower case, since some file systems take A and a for the same.
         taken.append(slug(f"{plot.name}{ending}", taken))
         files.append(plot._replace(name=taken[-1]))
@@ -87,7 +99,11 @@ def _section(board: Board, dataset: str, ending: str, taken: list[str]) -> Secti
         marks=_marks(groups, shown),
         looks={id(group.head.stored): look for look, group in zip(looks(groups), groups, strict=True)},
         counts={column.key: _count(groups, column) for column in shown},
-        plots=tuple(plot for plot in files if not plot.name.startswith("heat-")),
+        plots=tuple(plot for plot in files if not plot.name.startswith(("heat-", "late-stopping-"))),
+        on_the_way=tuple(plot for plot in files if plot.name.startswith("late-stopping-")),
+        measured=measured,
+        courses=tuple(found_courses),
+        published=tuple(comparisons(groups, shown, cards)),
         files=tuple(files),
         heats=tuple(Heat(column, found, *bounds(found)) for column, found in grids if found is not None),
         test=", ".join(f"{n:,} test images of {name}" for name, n in tests) or "no test images",

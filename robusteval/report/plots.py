@@ -21,22 +21,31 @@ from robusteval.report.columns import Column
 from robusteval.report.labels import Mark, place
 from robusteval.report.rows import Group, Row
 from robusteval.report.scores import Score
-from robusteval.report.style import DASHES, INK, MARKERS, MUTED, PALETTE, PAPER, new_figure, title
+from robusteval.report.style import DASHES, INK, MARKERS, MUTED, PALETTE, PAPER, SIZE, new_figure, title
 from robusteval.report.text import TIMES, clean, factor
 
-NAMED = 24
+NAMED = 40
 """So many names are written beside points; more would hide the data."""
+LABEL = 24
+"""So many characters of a label are shown."""
+CROWD = 12
+"""From so many rows on figures grow higher and markers smaller."""
 
 BARS = "Bars are 95 % intervals (standard deviations over seeds, for means)."
 
 
 class Plot(NamedTuple):
-    """A figure with its file name (without ending), title and caption."""
+    """A figure with its file name (without ending), title and caption.
+
+    Attributes:
+        description: its numbers in words, for who cannot see it; empty where a table beside it has them.
+    """
 
     name: str
     title: str
     caption: str
     figure: Figure
+    description: str = ""
 
 
 class Look(NamedTuple):
@@ -55,7 +64,7 @@ def looks(groups: Sequence[Group]) -> list[Look]:
     taken: set[str] = set()
     for index, group in enumerate(groups):
         run = group.head.stored.run
-        name = clean(run.label, 22) + (f" {clean(run.architecture, 14)}" if len(architectures) > 1 else "")
+        name = clean(run.label, LABEL) + (f" {clean(run.architecture, 14)}" if len(architectures) > 1 else "")
         tries = (name, f"{name} s{run.seed}", *(f"{name} #{number}" for number in range(2, len(groups) + 2)))
         name = next(one for one in tries if one not in taken)
         taken.add(name)
@@ -76,34 +85,50 @@ class Point(NamedTuple):
     area: float
 
 
-def area(relative: float | None) -> float:
-    """A marker's area in square points: proportional to the cost, 36 at cost 1 and where it is unknown.
+def area(relative: float | None, unit: float = 36) -> float:
+    """A marker's area in square points: proportional to the cost, ``unit`` at cost 1 and where it is unknown.
 
     >>> area(4.0) / area(1.0), area(None) == area(1.0)
     (4.0, True)
     """
-    return 36 * min(max(relative or 1.0, 0.1), 20)
+    return unit * min(max(relative or 1.0, 0.1), 20)
+
+
+def canvas(count: int, height: float, *, bottom: float, right: float = 0.98) -> tuple[Figure, Axes]:
+    """An empty figure and its axes, higher where ``count`` rows need the room; height and bottom margin in inches."""
+    height += min(0.075 * max(count - CROWD, 0), 3.0)
+    figure = new_figure(height=height)
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.08, right=right, top=1 - 0.575 / height, bottom=bottom / height)
+    return figure, axes
+
+
+def without_teachers(groups: Sequence[Group]) -> str:
+    """The sentence for captions that says whose cost leaves out a teacher's; empty if nobody's does."""
+    taught = [group.head for group in groups if group.head.cost is not None and group.head.cost.teacher is not None]
+    names = dict.fromkeys(clean(row.stored.run.label, LABEL) for row in taught)
+    return f" Without the training of their teachers: {', '.join(names)}." if names else ""
 
 
 def tradeoff(groups: Sequence[Group], column: Column) -> Plot | None:
     """Clean error against corruption error, the marker's area showing the cost; None without a point."""
     points = []
+    unit = 36 if len(groups) < CROWD else 20
     for look, group in zip(looks(groups), groups, strict=True):
         relative = group.head.cost.flops_relative if group.head.cost else None
         for row in group.speakers:
             x, y = _error(row.scores.get("clean_accuracy")), row.scores.get(column.key)
             if x and y and x.value is not None and y.value is not None:
-                points.append(Point(look, row, x.value, y, x, area(relative) if row.deployed else 16))
+                points.append(Point(look, row, x.value, y, x, area(relative, unit) if row.deployed else 16))
     if not points:
         return None
-    figure = new_figure()
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.86, bottom=0.19)
+    figure, axes = canvas(len(groups), SIZE[1], bottom=0.78)
     heading = "Clean error against corruption error"
     title(axes, heading, x="Clean error, % (lower is better)", y=f"{clean(column.label, 40)}, % (lower is better)")
     _scatter(axes, points)
-    _area_key(figure, [point for point in points if point.row.deployed])
+    _area_key(figure, [point for point in points if point.row.deployed], unit)
     caption = f"The better, the further down and left. {BARS} Hollow: branches that are not deployed."
+    caption += without_teachers(groups)
     return Plot(f"clean-vs-{column.key}", heading, caption, figure)
 
 
@@ -119,9 +144,7 @@ def cost_plot(groups: Sequence[Group], column: Column) -> Plot | None:
             omitted.append(look.name)
     if not points:
         return None
-    figure = new_figure(height=3.6)
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.08, right=0.98, top=0.84, bottom=0.13)
+    figure, axes = canvas(len(groups), 3.6, bottom=0.47)
     name = column.label if column.kind != "attack" else f"Accuracy under {column.label}"
     heading = f"{name} against cost"
     x = "Training FLOPs relative to standard (logarithmic)"
@@ -129,6 +152,7 @@ def cost_plot(groups: Sequence[Group], column: Column) -> Plot | None:
     _relative_axis(axes, [100 * point.x for point in points])
     _scatter(axes, points)
     left_out = f" Without a standard run to compare with: {', '.join(omitted)}." if omitted else ""
+    left_out += without_teachers(groups)
     return Plot(f"cost-vs-{column.key}", heading, f"The better, the further up and left. {BARS}{left_out}", figure)
 
 
@@ -140,7 +164,7 @@ def _error(score: Score | None) -> Score | None:
     return Score(1 - score.value, score.n, low, high, sd=score.sd)
 
 
-def _reach(score: Score | None) -> tuple[float, float]:
+def reach(score: Score | None) -> tuple[float, float]:
     """The lengths of the bar below and above a value, in percentage points."""
     if score is None or score.value is None:
         return 0.0, 0.0
@@ -151,17 +175,22 @@ def _reach(score: Score | None) -> tuple[float, float]:
 
 
 def _scatter(axes: Axes, points: Sequence[Point]) -> None:
-    """Draws points with bars and names; a thin line ties the other branches to the deployed one."""
+    """Draws points with bars and names; a thin line ties the other branches to the deployed one.
+
+    In a crowd the other branches have no names; the lines, colours and markers say whose they are.
+    """
     marks, ties = [], []
     deployed = {point.look.name: point for point in points if point.row.deployed}
     strokes: list[tuple[list[tuple[float, float]], tuple[float, ...]]] = []
+    crowd = len(deployed) > CROWD
     for point in sorted(points, key=lambda point: -point.area):
         own, colour = point.row.deployed, point.look.colour
         name, branch = point.look.name, clean(point.row.branch, 12)
         x, y = 100 * point.x, 100 * (point.y.value or 0.0)
-        across, up = _reach(point.x_score), _reach(point.y)
+        across, up = reach(point.x_score), reach(point.y)
         bars = ((x - across[0], y, x + across[1], y), (x, y - up[0], x, y + up[1]))
-        strokes += [([bar[:2], bar[2:]], to_rgba(colour, 0.5 if own else 0.3)) for bar in bars]
+        faint = (0.5 if own else 0.3) * (0.6 if crowd else 1.0)
+        strokes += [([bar[:2], bar[2:]], to_rgba(colour, faint)) for bar in bars]
         axes.scatter(
             [x], [y], s=point.area, marker=point.look.marker, color=colour if own else PAPER, edgecolors=colour,
             linewidths=1.1, zorder=3, clip_on=False, label=name if own else f"{name}, {branch}",
@@ -171,7 +200,7 @@ def _scatter(axes: Axes, points: Sequence[Point]) -> None:
             ends = ([x, 100 * owner.x], [y, 100 * (owner.y.value or 0.0)])
             axes.plot(*ends, color=colour, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
             ties.append((ends[0][0], ends[1][0], ends[0][1], ends[1][1]))
-        text = name if own else f"{clean(name, 22)} {branch}"
+        text = name if own else "" if crowd else f"{clean(name, LABEL)} {branch}"
         marks.append(Mark(x, y, math.sqrt(point.area) / 2, text, INK if own else MUTED, bars))
     lines, colours = zip(*strokes, strict=True)
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=0.9, zorder=2))
@@ -195,18 +224,20 @@ def _relative_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{TIMES}"))
 
 
-def _area_key(figure: Figure, points: Sequence[Point]) -> None:
+def _area_key(figure: Figure, points: Sequence[Point], unit: float) -> None:
     """Says which area is which cost, with the smallest and the largest in the figure."""
     costs = [point.row.cost.flops_relative for point in points if point.row.cost]
     known = sorted({round(cost, 2) for cost in costs if cost is not None})
     if known:
+        middle = 0.185 / figure.get_figheight()
         shown = sorted({known[0], known[-1]})
+        sizes = [math.sqrt(area(cost, unit)) for cost in shown]
         handles = [
-            Line2D([], [], marker="o", linestyle="", color=MUTED, markersize=math.sqrt(area(cost)), label=factor(cost))
-            for cost in shown
+            Line2D([], [], marker="o", linestyle="", color=MUTED, markersize=size, label=factor(cost))
+            for size, cost in zip(sizes, shown, strict=True)
         ]
-        figure.text(0.08, 0.045, "Area: training FLOPs relative to standard", color=MUTED, va="center", fontsize=8)
+        figure.text(0.08, middle, "Area: training FLOPs relative to standard", color=MUTED, va="center", fontsize=8)
         figure.legend(
-            handles=handles, loc="center right", ncols=len(handles), bbox_to_anchor=(0.99, 0.045), borderpad=0,
+            handles=handles, loc="center right", ncols=len(handles), bbox_to_anchor=(0.99, middle), borderpad=0,
             handletextpad=0.6, columnspacing=1.5, labelcolor=MUTED,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robusteval.records import Measurement
+from robusteval.records import Measurement, Snapshot
 from robusteval.report.columns import Column, Identity, direct, identity
 from robusteval.stats import harmonic
 from robusteval.store import StoredRun
@@ -47,15 +47,16 @@ class Score:
 
 
 def run_scores(
-    stored: StoredRun, named: Mapping[Identity, str], shown: Sequence[Column]
+    stored: StoredRun, named: Mapping[Identity, str], shown: Sequence[Column], *, at: Snapshot | None = None
 ) -> dict[str, dict[str, Score]]:
-    """Scores by branch and column key.
+    """Scores by branch and column key, of the final weights or of those that were kept on the way.
 
     Of several records of one quantity the one on more images speaks; records of other weights do not count.
     """
     best: dict[tuple[str, str], tuple[tuple[int, int, str], Measurement]] = {}
-    for task in stored.tasks:
-        for m in task.measurements if task.weights_sha256 == stored.run.weights_sha256 else ():
+    weights = at.weights_sha256 if at else stored.run.weights_sha256
+    for task in stored.on_the_way if at else stored.tasks:
+        for m in task.measurements if task.weights_sha256 == weights else ():
             key = named.get(identity(m))
             if key is not None and direct(m):
                 place = (str(m.where.get("branch", stored.run.deployed)), key)

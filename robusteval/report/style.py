@@ -108,19 +108,23 @@ VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", PAPER: "paper"} | {
 """Colour -> the page's variable for it."""
 
 
-def inline(document: str, prefix: str, title: str) -> str:
+def inline(document: str, prefix: str, title: str, description: str = "") -> str:
     """An SVG document as an element of a page: its own ids, the page's fonts, colours that follow light and dark.
 
     Args:
         document: from `svg`; the title in it is not trusted.
         prefix: makes its ids differ from those of other figures; letters, digits and hyphens.
         title: escaped already, what a screen reader says.
+        description: escaped already, what it says then.
     """
     element = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.DOTALL)
     # Only inside tags: a name in a text node may look like a colour or an id.
     head, body = re.sub(r"<[^>]*>", lambda tag: _adapted(tag[0], prefix), element).split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{title}">{body}'
+    ids = f"{prefix}-title" + (f" {prefix}-desc" if description else "")
+    words = f'<title id="{prefix}-title">{title}</title>'
+    words += f'<desc id="{prefix}-desc">{description}</desc>' if description else ""
+    return f'{head} role="img" aria-labelledby="{ids}">{words}{body}'
 
 
 def _adapted(tag: str, prefix: str) -> str:

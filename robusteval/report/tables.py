@@ -19,6 +19,9 @@ from robusteval.report.scores import Score
 from robusteval.report.text import MISSING, clean, duration, factor, number, percent, span
 from robusteval.store import StoredRun
 
+TAUGHT = "\N{DAGGER}"
+"""The mark on a cost that leaves out a teacher's."""
+
 
 def csv_text(frame: pd.DataFrame) -> str:
     """The frame as CSV: full precision, empty where missing, texts guarded against spreadsheets that compute them."""
@@ -69,7 +72,8 @@ def terminal_table(runs: Sequence[StoredRun]) -> Table:
         for row in group.speakers:
             scores = [_score(row.scores.get(column.key)) for column in shown]
             table.add_row(_name(row, placed=len(places) > 1), *scores, *_cost(row), style="" if row.deployed else "dim")
-    table.caption = _caption(runs)
+    taught = any(row.cost is not None and row.cost.teacher is not None for row in shown_board.rows)
+    table.caption = _caption(runs, taught=taught)
     return table
 
 
@@ -107,15 +111,18 @@ def _cost(row: Row) -> list[Text]:
     if row.cost is None or not trained(row.stored.run):
         return [Text(MISSING)] * 3
     cost = row.cost
-    texts = (number(cost.backward_total), factor(cost.flops_relative), duration(cost.wall_s.get("train")))
+    flops = factor(cost.flops_relative) + (TAUGHT if cost.teacher else "")
+    texts = (number(cost.backward_total), flops, duration(cost.wall_s.get("train")))
     return [Text(text) for text in texts]
 
 
-def _caption(runs: Sequence[StoredRun]) -> Text:
+def _caption(runs: Sequence[StoredRun], *, taught: bool) -> Text:
     lines = [
         "Percent; under it the 95 % interval, or the standard deviation (sd) over seeds. Indented: branches that "
         "are not deployed. Passes: backward, per training image. FLOPs: relative to standard."
     ]
+    if taught:
+        lines.append(f"{TAUGHT} Its own cost: it learns from a teacher, whose training is not in this row.")
     lines += [f"{stored.run.status}: {_who(stored.run)}: {clean(reason, 300)}" for stored, reason in failures(runs)]
     lines += [f"{note.topic}: {note.text}" for note in notes(runs)]
     return Text("\n".join(lines), style="dim not italic")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Literal
 
 MISSING = "\N{EN DASH}"
 """What stands where there is no number. Never 0."""
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+
+Unit = Literal["fraction", "number"]
+"""Of a measurement: what is shown in percent, and what is shown as it is."""
 
 _ACTING = ("Cc", "Cn", "Cs", "Zl", "Zp")
 _BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -42,13 +46,36 @@ def percent(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
-def span(low: float | None, high: float | None) -> str:
-    """An interval in percent; empty without one.
+def quantity(value: float | None, unit: Unit) -> str:
+    """A measurement: fractions in percent, without the sign; other numbers with four significant digits.
 
-    >>> span(0.481, 0.55)
-    '48.1–55.0'
+    >>> quantity(0.12345, "fraction"), quantity(0.12345, "number"), quantity(None, "number")
+    ('12.3', '0.1235', '–')
     """
-    return "" if low is None or high is None else f"{percent(low)}{MISSING}{percent(high)}"
+    return percent(value) if unit == "fraction" else number(value, 4)
+
+
+def span(low: float | None, high: float | None, unit: Unit = "fraction") -> str:
+    """An interval, fractions in percent; empty without one.
+
+    >>> span(0.481, 0.55), span(-0.5, 2.25, "number")
+    ('48.1–55.0', '-0.5 to 2.25')
+    """
+    if low is None or high is None:
+        return ""
+    ends = quantity(low, unit), quantity(high, unit)
+    return (" to " if low < 0 else MISSING).join(ends)
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points, with its sign.
+
+    >>> points(0.0123), points(-0.0123), points(0.0)
+    ('+1.2', '−1.2', '0.0')
+    """
+    text = f"{100 * abs(difference):.1f}"
+    sign = "" if text == "0.0" else "+" if difference > 0 else "\N{MINUS SIGN}"
+    return sign + text
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -32,8 +32,8 @@ class Origin:
         model: what `Method.wrap` made, with the trained weights, on the context's device: every branch and every
             attached part. To be left as it was, its gradients None.
         data: the training images.
-        sibling: the deployed network of another method's run of the same architecture, data and seed in the same
-            folder, by the method's name; None if there is no such run yet.
+        sibling: the deployed network of another method's run of the same architecture, data, training and seed in the
+            same folder, by the method's name; None if there is no such run yet.
     """
 
     method: Method

@@ -172,8 +172,8 @@ def test_a_gpu_that_is_not_there_is_told_in_our_words(refused, monkeypatch):
 def test_an_error_names_the_setting_that_brought_it_or_the_file(refused, tmp_path):
     settings = ["--set", "training.epochs=2", "--set", "training.lr=-1", "--set", "training.batch_size=8"]
     assert refused("run", *settings).startswith("--set training.lr=-1: quick: training: lr: ")
-    assert refused("train", "entprop", "--set", "k=0.5", "--set", "steps=0").startswith(
-        "--set steps=0: train: methods.entprop: steps: "
+    assert refused("train", "entprop", "--set", "k=0.5", "--set", "steps=-1").startswith(
+        "--set steps=-1: train: methods.entprop: steps: "
     )
     checkpoint = ["--checkpoint", "x", "--tasks", "pgd"]
     assert refused("eval", "resnet8", *checkpoint, "--set", "pgd.steps=0").startswith("--set pgd.steps=0: eval: ")

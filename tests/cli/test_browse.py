@@ -1,18 +1,28 @@
 """``ls``, ``show``, ``data`` and ``doctor``: what they list is what there is."""
 
+import json
 import re
+import shutil
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
+from robusteval.cells import plain
+from robusteval.cli.cards import markdown_table, plain_cards
+from robusteval.cli.evaluate import as_json, as_row
 from robusteval.config import shipped
 from robusteval.data import DATASETS, load
+from robusteval.method import Passes, Published
 from robusteval.methods import METHODS
+from robusteval.methods.pgd_at import PgdAT
+from robusteval.methods.standard import Standard
 from robusteval.models import MODELS
 from robusteval.options import build
+from robusteval.records import Measurement, Snapshot
 from robusteval.runtime import Runtime
+from robusteval.store import load_run, write_record
 from robusteval.tasks import TASKS
 from robusteval.training import Training
 
@@ -42,6 +52,98 @@ def test_ls_methods_says_what_training_costs(cli):
     assert (cost["standard"], cost["advprop"], cost["entprop"]) == ("1.00", "5.33", "1.20")
 
 
+PUBLISHED = Published("cifar10", "resnet18", {"label_smoothing": 0.1}, "clean", 0.9325, 0.0012, "A, Table 1")
+
+
+def test_ls_methods_tells_the_teachers_cost_apart(cli, monkeypatch):
+    class Taught(Standard):
+        name = "taught"
+        card = replace(Standard.card, authors="Solo", published=(PUBLISHED,))
+
+        def teacher(self):
+            return PgdAT()
+
+        def passes(self):
+            return Passes(train={"main": 1}, forward={"teacher": 1})
+
+    monkeypatch.setattr("robusteval.methods.METHODS", {"taught": Taught})
+    out = cli("ls", "methods").out
+    assert out.splitlines()[1].split()[:2] == ["taught", "1.33+5.67"]
+    assert "(Solo, CVPR 2016)" in out
+    assert "| 1 | 1.33 + 5.67 (teacher) |" in cli("ls", "methods", "--markdown").out
+    card = cli("ls", "methods", "--card", "taught").out
+    assert re.search(r"^main +1 +0 +0$", card, re.MULTILINE)
+    assert re.search(r"^teacher +0 +0 +1$", card, re.MULTILINE)
+    published = r"^cifar10 +resnet18 +label_smoothing=0\.1 +clean +93\.25 \(sd 0\.12\) +A, Table 1$"
+    assert re.search(published, card, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_card_tells_all_there_is_to_tell(cli, name):
+    code, out, err = cli("ls", "methods", "--card", name)
+    assert (code, err) == (0, "")
+    method = METHODS[name]()
+    card, law, told = method.card, method.passes(), " ".join(out.split())
+    for text in (card.title, card.authors, card.venue, str(card.year), card.url, card.summary, *card.deviations):
+        assert " ".join(text.split()) in told
+    assert f"branches: {' '.join(method.branches)}; deployed: {method.deployed}" in out.splitlines()
+    assert f"with the default options: {law.flops:.2f}" in out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if re.search(r"^\w+( +[\d.]+){3}$", line)}
+    assert rows == {
+        branch: [f"{part.get(branch, 0):g}" for part in (law.train, law.attack, law.forward)]
+        for branch in (*law.train, *law.attack, *law.forward)
+    }
+    numbers = out.split("published:")[1].splitlines()[2:] if card.published else []
+    for line, entry in zip(numbers, card.published, strict=True):
+        assert line.startswith(f"{entry.dataset} ")
+        assert f" {100 * entry.value:.2f} " in line
+        assert line.endswith(entry.source)
+    assert cli("show", name).out.startswith(out)
+
+
+def test_cards_for_the_report_hold_all_options_of_published_numbers(monkeypatch):
+    near = PUBLISHED._replace(options={"epsilon": "4/255", "steps": 10})
+    card = replace(PgdAT.card, published=(near, near._replace(dataset="imagenet")))
+    monkeypatch.setattr(PgdAT, "card", card)
+    near, far = plain_cards()["pgd_at"]["published"]
+    assert near["options"] == plain(PgdAT(epsilon=4 / 255, steps=10))
+    assert (near["train_images"], near["test_images"], near["value"]) == (50_000, 10_000, 0.9325)
+    assert (far["train_images"], far["test_images"]) == (None, None)
+
+
+def test_published_options_are_options_and_values_are_fractions():
+    for name, card in plain_cards().items():
+        for entry in card["published"]:
+            assert build(METHODS[name], entry["options"], name) is not None
+            assert 0 < entry["value"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("runs", "--card", "advprop"), "ls runs: --card is of methods"),
+        (("tasks", "--markdown"), "ls tasks: --markdown is of methods"),
+        (("methods", "--markdown", "--card", "advprop"), "ask for different things"),
+        (("methods", "--card", "advprob"), "--card: unknown method 'advprob'; did you mean 'advprop'?"),
+    ],
+)
+def test_what_is_no_card_is_told_in_a_line(cli, arguments, told):
+    code, out, err = cli("ls", *arguments)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_the_markdown_table_has_what_is_deployed_in_bold():
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", markdown_table(), re.MULTILINE))
+    assert list(rows) == list(METHODS)
+    for name, kind in METHODS.items():
+        method = kind()
+        bold = re.findall(r"\*\*(\w+)\*\*", rows[name])
+        assert bold == ([method.deployed] if len(method.branches) > 1 else [])
+        assert rows[name].replace("**", "").split(", ") == list(method.branches)
+
+
 def test_ls_suites_counts_cells(cli):
     quick = next(line for line in cli("ls", "suites").out.splitlines() if line.startswith("quick"))
     assert quick.split()[1] == "5"
@@ -62,6 +164,36 @@ def test_show_a_run_by_the_beginning_of_its_id(cli, finished):
     assert "passes:      forward main=64 aux=12; backward main=64 aux=12" in out  # k = 0.2 of 32 images is 6, twice
     assert "status:      done" in out
     assert [line.split()[0] for line in out.splitlines()[-2:]] == ["clean", "clean"]
+
+
+def test_show_a_run_tells_of_its_teacher_and_of_weights_kept_on_the_way(cli, finished, tmp_path):
+    (source,) = finished.glob("runs/*entprop*")
+    folder = tmp_path / "out" / "runs" / source.name
+    shutil.copytree(source, folder)
+    stored = load_run(folder)
+    kept = Snapshot(epoch=1, weights_sha256="cd" * 32, cost=stored.run.cost)
+    write_record(folder, "run.json", stored.run.model_copy(update={"teacher": "taught-it", "snapshots": (kept,)}))
+    early = stored.tasks[0].model_copy(update={"epoch": 1, "key": "clean-early", "weights_sha256": "cd" * 32})
+    write_record(folder, "tasks/clean-early.json", early)
+    out = cli("show", source.name, "--out", tmp_path / "out").out
+    assert "teacher:     taught-it\n" in out
+    assert "snapshots:   epoch 1\n" in out
+    assert ["epoch=1 branch=" in line for line in out.splitlines()[-4:]] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"value": 0.12345, "low": 0.1, "high": 0.2}, ("12.35 %", "10.00 %", "20.00 %")),
+        ({"value": 0.123456, "low": -1.5, "high": 20.0, "unit": "number"}, ("0.1235", "-1.5", "20")),
+        ({"value": 2.0, "unit": "number"}, ("2", "", "")),
+        ({"value": None}, ("missing", "missing", "missing")),
+    ],
+)
+def test_measurements_are_shown_in_their_unit(fields, shown):
+    measurement = Measurement(task="probe", metric="m", n=5, where={"layer": "a"}, **fields)
+    assert as_row(measurement) == ("probe", "m", *shown, "5", "layer=a")
+    assert json.loads(as_json(measurement))["unit"] == fields.get("unit", "fraction")
 
 
 def test_show_a_method(cli):

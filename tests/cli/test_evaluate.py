@@ -15,7 +15,7 @@ from robusteval.store import load_run
 
 # Read before the tests' own environment takes their place.
 DATA, CHECKPOINTS = os.environ.get("ROBUSTEVAL_DATA"), os.environ.get("ROBUSTEVAL_CHECKPOINTS")
-KEYS = ["task", "metric", "value", "n", "low", "high", "where"]
+KEYS = ["task", "metric", "value", "n", "unit", "low", "high", "where"]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def test_json_lines_on_standard_output_and_nothing_else(cli, checkpoint):
         "metric": "accuracy",
         "value": pytest.approx(expected),
         "n": 60,
+        "unit": "fraction",
         "low": pytest.approx(low),
         "high": pytest.approx(high),
         "where": {"branch": "main"},

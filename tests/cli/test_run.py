@@ -154,3 +154,20 @@ def test_report_gathers_runs_of_several_folders_once(cli, finished, tmp_path):
     with (tmp_path / "report" / "leaderboard.csv").open() as file:
         rows = sorted((row["method"], row["branch"]) for row in csv.DictReader(file))
     assert rows == [("entprop", "aux"), ("entprop", "main"), ("standard", "main")]
+
+
+def test_one_method_of_a_suite_runs_though_its_momenta_name_branches_of_others(cli, finished, tmp_path):
+    arguments = ["--set", "training.bn_momentum={main=0.2,aux=0.1}", "--limit", "64", "--out", tmp_path / "out"]
+    code, _, err = cli("run", finished.parent / "two.toml", "--only", "standard", *arguments)
+    assert code == 0, err
+    code, _, err = cli("train", "standard", "--set", "training.bn_momentum={aux=0.1}")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "training.bn_momentum: unknown branch 'aux'; allowed: main" in err
+
+
+def test_a_task_that_has_nothing_to_measure_says_so(cli, finished):
+    folder = next(one.folder for one in store.find_runs(finished) if one.run.method == "standard")
+    chosen = ["--checkpoint", folder / store.WEIGHTS, "--tasks", "branches", "--limit", "32"]
+    code, out, err = cli("eval", "resnet8", *chosen)
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "branches: nothing to measure" in err

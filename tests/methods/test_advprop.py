@@ -119,6 +119,18 @@ def test_the_main_branch_in_eval_mode_would_be_noticed(networks, monkeypatch):
         routing(networks, AdvProp())
 
 
+@pytest.mark.parametrize(("source", "radius"), [("pgd1", 1), ("pgd2", 2), ("pgd3", 3)])
+def test_the_weaker_attacks_written_out(networks, source, radius):
+    model, _, aux = networks()
+    rng = BATCH.rng.at(source)
+    target = (BATCH.y + 1 + rng.at("target").integers(BATCH.index, CLASSES - 1)) % CLASSES
+    noise = random_start(BATCH.x, epsilon=radius / 255, norm="Linf", rng=rng.at("start"), index=BATCH.index)
+    x_adv = descend(aux, BATCH.x, target, noise, epsilon=radius / 255, steps={1: 1, 2: 3, 3: 4}[radius])
+    found = AdvProp(sources=(source,)).images(model, BATCH, "aux")
+    torch.testing.assert_close(found.x, x_adv, rtol=0, atol=1e-6)
+    assert torch.equal(found.y_a, BATCH.y)
+
+
 @pytest.mark.parametrize(("source", "radius"), [("pgd", 4), ("pgd1", 1), ("pgd2", 2), ("pgd3", 3)])
 def test_attacks_reach_their_radius_and_keep_it(networks, source, radius):
     model, *_ = networks()

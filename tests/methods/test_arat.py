@@ -18,7 +18,7 @@ from robusteval.options import build
 from robusteval.testing import MethodContract, TinyNet, example_batch, example_setting
 
 BATCH = example_batch(20)
-EPS, STEP = 8 / 255, 2 / 255
+EPS = 8 / 255
 
 
 class TestARAT(MethodContract):
@@ -46,6 +46,8 @@ def wrapped(method):
     network.frozen.eval()
     model = method.wrap(network, example_setting(method, 20))
     with torch.no_grad():
+        model.head.weight.sub_(model.head.weight.mean(1, keepdim=True))  # or every accuracy is the share of one class
+        model.head.bias.zero_()
         for name, parameter in model.named_parameters():
             if "bn" in name or "predictors" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
@@ -63,21 +65,30 @@ def forward(net, x):
     return net.head(z + net.frozen(z)), z
 
 
-def examples(net, centre, start, *, steps=10, updates=False):
-    """Linf PGD through a network in train mode, whose running statistics move if it ``updates``."""
+def length(delta):
+    return delta.square().sum((1, 2, 3), keepdim=True).sqrt()
+
+
+def examples(net, centre, start, method):
+    """PGD through a network in train mode, whose running statistics move if those of the method's attack do."""
+    eps, step = method.epsilon, method.step_size
     kept = {k: v.clone() for k, v in net.state_dict().items()}
     point = (centre + start).clamp(0, 1)
-    for _ in range(steps):
+    for _ in range(method.steps):
         point = point.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(F.cross_entropy(forward(net, point)[0], BATCH.y), point)
-        point = torch.min(torch.max(point + STEP * gradient.sign(), centre - EPS), centre + EPS).clamp(0, 1)
-    if not updates:
+        if method.norm == "L2":
+            delta = point - centre + step * gradient / length(gradient)
+            point = (centre + delta * (eps / length(delta)).clamp(max=1)).clamp(0, 1)
+        else:
+            point = torch.min(torch.max(point + step * gradient.sign(), centre - eps), centre + eps).clamp(0, 1)
+    if method.attack_bn != "train":
         net.load_state_dict(kept)
     return point.detach()
 
 
-def noise():
-    return random_start(BATCH.x, epsilon=EPS, norm="Linf", rng=BATCH.rng.at("start"), index=BATCH.index)
+def noise(norm="Linf", epsilon=EPS):
+    return random_start(BATCH.x, epsilon=epsilon, norm=norm, rng=BATCH.rng.at("start"), index=BATCH.index)
 
 
 def cosine(a, b):
@@ -118,6 +129,10 @@ CASES = {
     "power": (ARAT(gamma=2.0, balance_power=3.0), lambda h, z, a: cosine(h(a), z.detach())),
     "updates": (ARAT(gamma=2.0, attack_bn="train", steps=3), lambda h, z, a: cosine(h(a), z.detach())),
     "noise": (ARAT(gamma=2.0, noise_in_clean_batch=True), lambda h, z, a: cosine(h(a), z.detach())),
+    "L2": (
+        ARAT(gamma=2.0, norm="L2", epsilon=0.3, step_size=0.1, steps=4),
+        lambda h, z, a: cosine(h(a), z.detach()),
+    ),
     "alpha": (ARAT(gamma=2.0, alpha=0.8, random_start=False), lambda h, z, a: cosine(h(a), z.detach())),
 }
 
@@ -136,11 +151,12 @@ def compare(method, invariance, check):
     """One step of the method is the loss below, on the deployed networks of the two branches."""
     model, main, adv = wrapped(method)
     predictor = Predictor(model) if method.predictor else None
-    start = noise() if method.random_start else torch.zeros(())
+    start = noise(method.norm, method.epsilon) if method.random_start else torch.zeros(())
     x = BATCH.x + start if method.noise_in_clean_batch else BATCH.x
     start = torch.zeros(()) if method.noise_in_clean_batch else start
-    x_adv = examples(adv, x, start, steps=method.steps, updates=method.attack_bn == "train")
-    assert (x_adv - x).abs().max() > 0.9 * min(EPS, STEP * method.steps)
+    x_adv = examples(adv, x, start, method)
+    far = length(x_adv - x) if method.norm == "L2" else (x_adv - x).abs()
+    assert far.max() > 0.9 * min(method.epsilon, method.step_size * method.steps)
     logits, z = forward(main, x)
     logits_adv, a = forward(adv, x_adv)
     weight = 0.3 if method.alpha is None else method.alpha
@@ -148,6 +164,7 @@ def compare(method, invariance, check):
     losses = F.cross_entropy(logits, BATCH.y), F.cross_entropy(logits_adv, BATCH.y), invariance(predictor, z, a)
     loss = weight_clean * losses[0] + weight_adv * losses[1] + method.gamma * losses[2]
     loss.backward()
+    assert not torch.equal(logits.argmax(1) == BATCH.y, logits_adv.argmax(1) == BATCH.y)
     recorder = Recorder(method)
     check(model, recorder, main, adv, branches=("adv",), batch=BATCH)
     expected = {
@@ -192,6 +209,9 @@ def test_a_step_by_hand(case, check):
         ("distance(predict(drawn), to", "distance(drawn, predict(to)", "no stop"),
         ("mode=self.attack_bn", 'mode="train"', "default"),
         ("mode=self.attack_bn", 'mode="eval"', "default"),
+        ('"accuracy_clean": accuracy(logits, ', '"accuracy_clean": accuracy(logits_adv, ', "default"),  # balances
+        ("norm=self.norm,\n                start", 'norm="Linf",\n                start', "L2"),
+        ("norm=self.norm, rng=rng", 'norm="Linf", rng=rng', "L2"),
         ("F.relu(output)", "output", "default"),
         ("x, start = x + start, None", "x = x + start", "noise"),
         ("+ self.gamma * pulled", "+ pulled", "no stop"),
@@ -350,6 +370,7 @@ def test_the_weight_is_shared_by_the_layers_that_the_expressions_name():
 def test_options_that_cannot_be_meant_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         build(ARAT, values, "suite.toml")
+    assert ARAT(norm="L2", epsilon=2.0, step_size=0.5).epsilon == 2  # an L2 radius may be above the pixel range
 
 
 def test_networks_and_batches_that_do_not_fit_are_refused():

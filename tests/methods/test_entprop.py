@@ -222,6 +222,37 @@ def test_a_planted_mistake_is_found(name, where, text, mistake, networks, check,
         compare(networks, check, wrong(k=K, **CONFIGURATIONS[name]))
 
 
+def test_logs(networks):
+    """An accuracy is that of the images with the greater share in a mixture, the loss the sum of both branches'."""
+    told_apart = set()
+    for number in range(8):
+        batch, (model, *_) = dataclasses.replace(BATCH, rng=BATCH.rng.at(number)), networks()
+        model.head.weight.data.sub_(model.head.weight.mean(1, keepdim=True))  # or there is one prediction for all
+        model.head.bias.data.zero_()
+        outputs = []
+        model.register_forward_hook(lambda module, args, out, outputs=outputs: outputs.append(out.detach()))
+        logs = EntProp(k=K).step(model, batch, torch.autograd.backward)
+        logits, logits_aux = outputs
+        _, ya, yb, lam = mixup(batch.x, batch.y, batch.rng, alpha=1.0)
+        p = logits.softmax(1)
+        entropies, order = (-(p * p.log()).sum(1)).sort(descending=True)
+        rest, chosen = order[CHOSEN:], order[:CHOSEN]
+        losses = mixture(logits, ya, yb, lam)
+        aux = mixture(logits_aux, ya[chosen], yb[chosen], lam[chosen])
+        right = [(logits.argmax(1) == y).float().mean() for y in (ya, yb)]
+        greater = 0 if lam[0] > 0.5 else 1
+        if right[0] != right[1]:
+            told_apart.add(greater)
+        expected = {
+            "loss": (losses[rest].sum() + losses[chosen].sum() / 2 + aux.sum() / 2) / N,
+            "accuracy": right[greater],
+            "loss_aux": aux.mean(),
+            "entropy_selected": entropies[:CHOSEN].mean(),
+        }
+        torch.testing.assert_close(logs, expected)
+    assert told_apart == {0, 1}
+
+
 def test_divergence_without_a_start_of_its_own_would_go_nowhere(networks):
     """What the tiny start is for: at the image itself every gradient is zero, so nothing would move."""
     model, _, aux = networks()
@@ -307,6 +338,20 @@ def test_random_selection_is_a_draw_of_the_step_and_the_image():
     assert set(first.tolist()) != set(method.chosen(model(BATCH.x), method.mixed(BATCH), other).tolist())
     score = BATCH.rng.at("selection").uniform(BATCH.index)
     assert set(first.tolist()) == set(score.argsort()[-5:].tolist())
+
+
+@pytest.mark.parametrize("metric", ["cross_entropy", "margin"])
+def test_scores_with_a_label_take_that_of_the_first_image(metric):
+    method, logits = EntProp(metric=metric, k=0.5), torch.randn(N, CLASSES, generator=torch.Generator().manual_seed(0))
+    mixed = method.mixed(BATCH)
+    scores = [
+        F.cross_entropy(logits, y, reduction="none")
+        if metric == "cross_entropy"
+        else highest_other(logits, y) - logits[range(N), y]
+        for y in (BATCH.y, mixed.y_b)
+    ]
+    first, second = (score.argsort(descending=True)[:10].tolist() for score in scores)
+    assert method.chosen(logits, mixed, BATCH).tolist() == first != second
 
 
 def test_synchronised_gradients_add_to_those_that_are_there(networks):

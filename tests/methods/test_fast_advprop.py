@@ -171,6 +171,27 @@ def test_the_adversarial_images_stay_in_the_ball(networks):
     assert not torch.equal(noisy, adversarial)
 
 
+def test_logs(networks):
+    model, *_ = networks()
+    model.head.weight.data.sub_(model.head.weight.mean(1, keepdim=True))  # or there is one prediction for all
+    model.head.bias.data.zero_()
+    outputs = []
+    model.register_forward_hook(lambda module, args, out: outputs.append(out.detach()))
+    logs = FastAdvProp().step(model, BATCH, torch.autograd.backward)
+    y, y_aux = BATCH.y[:16], BATCH.y[16:]
+    clean, noisy, adversarial = (
+        F.cross_entropy(out, labels, reduction="sum") for out, labels in zip(outputs, (y, y_aux, y_aux), strict=True)
+    )
+    expected = {
+        "loss": (clean + (noisy + adversarial) / 2) / 20,
+        "loss_aux": adversarial / 4,
+        "accuracy": (outputs[0].argmax(1) == y).float().mean(),
+        "accuracy_aux": (outputs[2].argmax(1) == y_aux).float().mean(),
+    }
+    assert expected["accuracy"] != expected["accuracy_aux"]
+    torch.testing.assert_close(logs, expected)
+
+
 def test_no_pass_is_for_the_attack_alone(networks):
     model, *_ = networks()
     meter = Meter(model, torch.device("cpu"))

@@ -23,12 +23,26 @@ def attacked(net, *, epsilon, alpha, train, random_start):
     return (x + delta).clamp(0, 1)
 
 
+def moved_weights(net, x, y, gamma):
+    """Adversarial weight perturbation by hand: each weight tensor towards a higher loss, by gamma of its length."""
+    twin = copy.deepcopy(net)
+    F.cross_entropy(twin(x), y).backward()
+    with torch.no_grad():
+        for layer in ("conv1", "conv2", "head"):
+            weight, gradient = net.get_submodule(layer).weight, twin.get_submodule(layer).weight.grad
+            weight += gamma * weight.norm() * gradient / gradient.norm()
+
+
 def by_hand(method, networks, check, *, epsilon=8 / 255, alpha=10 / 255, train=True, random_start=True):
     model, plain = networks(branches=())
     x_adv = attacked(plain, epsilon=epsilon, alpha=alpha, train=train, random_start=random_start)
+    if method.awp:
+        moved_weights(plain, x_adv, BATCH.y, 0.05)
+    before = [p.detach().clone() for p in model.parameters()]
     F.cross_entropy(plain(x_adv), BATCH.y).backward()
     tracked = int(model.bn2.num_batches_tracked)
     check(model, method, plain, branches=())
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
     assert int(model.bn2.num_batches_tracked) == tracked + 1
     return x_adv
 
@@ -56,6 +70,24 @@ def test_without_a_random_start_it_is_the_fast_gradient_sign_method(networks, ch
     by_hand(method, networks, check, alpha=8 / 255, random_start=False)
 
 
+def test_the_step_with_perturbed_weights(networks, check):
+    by_hand(FastAT(awp=0.05), networks, check)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("gamma=self.awp)", "gamma=0.0)"),
+        ("gamma=self.awp)", "gamma=-self.awp)"),
+        ("lambda: cross_entropy(model(x_adv), batch.y)", "lambda: cross_entropy(model(batch.x), batch.y)"),
+        ("            backward(loss)", "        backward(cross_entropy(model(x_adv), batch.y).mean())"),
+    ],
+)
+def test_mistakes_with_perturbed_weights_are_seen(old, new, networks, check, mutant):
+    with pytest.raises(AssertionError):
+        by_hand(mutant(FastAT, old, new)(awp=0.05), networks, check)
+
+
 def test_the_reference_moves_the_running_statistics_twice(networks):
     model, plain = networks(branches=())
     x_adv = attacked(plain, epsilon=8 / 255, alpha=10 / 255, train=True, random_start=True)
@@ -72,7 +104,7 @@ def test_the_reference_moves_the_running_statistics_twice(networks):
     [
         ("step_size: Step = 10 / 255", "step_size: Step = 8 / 255"),
         ("start=start", "start=None"),
-        ("logits = model(x_adv)", "logits = model(batch.x)"),
+        ("            logits = model(x_adv)", "            logits = model(batch.x)"),
         ("steps=1", "steps=2"),
         ("mode=self.attack_bn", 'mode="train"'),
         ("mode=self.attack_bn", 'mode="eval"'),
@@ -92,7 +124,12 @@ class TestFastATAsTheReference(MethodContract):
     method = FastAT(attack_bn="train")
 
 
+class TestFastATWithPerturbedWeights(MethodContract):
+    method = FastAT(awp=0.005)
+
+
 def test_passes():
+    assert FastAT(awp=0.01).passes().train == {"main": 2}
     assert FastAT().passes().flops == pytest.approx(5 / 3)
     assert FastAT().passes().backward_by_branch == {"main": 2}
 

@@ -16,6 +16,16 @@ SETTING = Setting(classes=5, images=20, batch_size=20, shape=(3, 8, 8))
 DELTA = "training_only.perturbation.delta"
 
 
+def moved_weights(net, x, y, gamma):
+    """Adversarial weight perturbation by hand: each weight tensor towards a higher loss, by gamma of its length."""
+    twin = copy.deepcopy(net)
+    F.cross_entropy(twin(x), y).backward()
+    with torch.no_grad():
+        for layer in ("conv1", "conv2", "head"):
+            weight, gradient = net.get_submodule(layer).weight, twin.get_submodule(layer).weight.grad
+            weight += gamma * weight.norm() * gradient / gradient.norm()
+
+
 def by_hand(method, networks, check, *, epsilon=8 / 255, step=8 / 255):
     """Two replays of one batch and one of the next, with an optimizer that changes the weights between them."""
     model, plain = networks(branches=())
@@ -23,7 +33,13 @@ def by_hand(method, networks, check, *, epsilon=8 / 255, step=8 / 255):
     delta = torch.zeros(20, 3, 8, 8)
     for batch in (BATCH, BATCH, OTHER):
         leaf = delta.clone().requires_grad_()
+        kept = [p.detach().clone() for p in plain.parameters()]
+        if method.awp:
+            moved_weights(plain, (batch.x + delta).clamp(0, 1), batch.y, 0.05)
         F.cross_entropy(plain((batch.x + leaf).clamp(0, 1)), batch.y).backward()
+        with torch.no_grad():
+            for parameter, old in zip(plain.parameters(), kept, strict=True):
+                parameter.copy_(old)
         delta = (delta + step * leaf.grad.sign()).clamp(-epsilon, epsilon)
         check(model, method, plain, branches=(), batch=batch)
         mine = model.get_buffer(DELTA)
@@ -64,6 +80,27 @@ def test_smaller_steps_add_up(networks, check):
 def test_mistakes_are_seen(old, new, networks, check, mutant):
     with pytest.raises(AssertionError):
         by_hand(mutant(FreeAT, old, new)(step_size=5 / 255), networks, check, step=5 / 255)
+
+
+def test_with_perturbed_weights(networks, check):
+    by_hand(FreeAT(step_size=5 / 255, awp=0.05), networks, check, step=5 / 255)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("gamma=self.awp)", "gamma=0.0)"),
+        ("gamma=self.awp)", "gamma=-self.awp)"),
+        ("images = (batch.x + delta).clamp(0, 1)", "images = batch.x"),
+    ],
+)
+def test_mistakes_with_perturbed_weights_are_seen(old, new, networks, check, mutant):
+    with pytest.raises(AssertionError):
+        by_hand(mutant(FreeAT, old, new)(step_size=5 / 255, awp=0.05), networks, check, step=5 / 255)
+
+
+class TestFreeATWithPerturbedWeights(MethodContract):
+    method = FreeAT(epsilon=4 / 255, step_size=4 / 255, awp=0.005)
 
 
 class TestFreeAT(MethodContract):

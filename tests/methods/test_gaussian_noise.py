@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from scipy import stats
 
+from robusteval.errors import UserError
 from robusteval.method import Batch
 from robusteval.methods.gaussian_noise import GaussianNoise
 from robusteval.randomness import Stream
@@ -83,6 +84,15 @@ def test_impossible_options_are_refused():
         assert GaussianNoise(share=share).share == share
     with pytest.raises(ValidationError):
         GaussianNoise(sigma=0.0)
+
+
+@pytest.mark.parametrize(("share", "size", "noisy"), [(0.01, 20, 0), (0.99, 20, 20), (0.5, 1, 0)])
+def test_a_branch_without_images_is_refused(share, size, noisy, networks):
+    """Else the main branch might be deployed without ever having been trained."""
+    batch = example_batch(size)
+    with pytest.raises(UserError, match=f"makes {noisy} of a batch of {size} noisy.*allowed: another share"):
+        GaussianNoise(split_bn="aux", share=share).step(networks()[0], batch, torch.autograd.backward)
+    GaussianNoise(share=share).step(networks()[0], batch, torch.autograd.backward)  # one branch takes them all
 
 
 class TestGaussianNoise(MethodContract):

@@ -1,5 +1,7 @@
 """MixProp's step written out with one plain network per branch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,10 +63,33 @@ def test_mutants_are_caught(networks, check, mutant, old, new):
         by_hand(networks, check, mutant(MixProp, old, new)(alpha=0.5))
 
 
-def test_logs_and_cost(networks):
-    model, *_ = networks()
-    logs = MixProp().step(model, BATCH, torch.autograd.backward)
-    assert logs.keys() == {"loss", "loss_aux", "accuracy", "accuracy_aux"}
+@pytest.mark.parametrize("weighting", ["mean", "sum"])
+def test_logs(networks, weighting):
+    """An accuracy is that of the images with the greater share in a mixture."""
+    greater = set()
+    for number in range(4):
+        model, main, aux = networks()
+        for net in (model, main, aux):
+            net.head.weight.data.sub_(net.head.weight.mean(1, keepdim=True))  # or there is one prediction for all
+            net.head.bias.data.zero_()
+        batch = replace(BATCH, rng=BATCH.rng.at(number))
+        mixed = mixup(batch.x, batch.y, batch.rng, alpha=1.0)
+        share = float(mixed.lam[0])
+        greater.add(share > 0.5)
+        logits, logits_aux = main(batch.x), aux(mixed.x)
+        loss_aux = share * F.cross_entropy(logits_aux, batch.y) + (1 - share) * F.cross_entropy(logits_aux, mixed.y_b)
+        expected = {
+            "loss": (F.cross_entropy(logits, batch.y) + loss_aux) / (2 if weighting == "mean" else 1),
+            "loss_aux": loss_aux,
+            "accuracy": (logits.argmax(1) == batch.y).float().mean(),
+            "accuracy_aux": (logits_aux.argmax(1) == (batch.y if share > 0.5 else mixed.y_b)).float().mean(),
+        }
+        logs = MixProp(loss_weighting=weighting).step(model, batch, torch.autograd.backward)
+        torch.testing.assert_close(logs, {name: value.detach() for name, value in expected.items()})
+    assert greater == {True, False}
+
+
+def test_cost():
     assert MixProp().passes().flops == 2
     with pytest.raises(ValueError, match="greater than 0"):
         MixProp(alpha=0.0)

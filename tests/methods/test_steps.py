@@ -7,55 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from robusteval.attacks import random_start
-from robusteval.branches import add_branches, keep_branch
 from robusteval.data.augment import mixup
 from robusteval.methods.advprop import AdvProp
 from robusteval.methods.entprop import EntProp
 from robusteval.methods.mixup import MixUp
 from robusteval.methods.pgd_at import PgdAT
 from robusteval.methods.standard import Standard
-from robusteval.testing import CLASSES, TinyNet, example_batch
+from robusteval.testing import CLASSES, example_batch
 
 BATCH = example_batch(20)
-
-
-def networks(*, branches=("aux",)):
-    """A model whose branches differ, and a plain network of each branch that shares nothing with it."""
-    torch.manual_seed(3)
-    model = TinyNet().train()
-    if branches:
-        add_branches(model, branches)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "bn" in name:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-        for _ in range(3):  # running statistics that are not the initial ones
-            model(BATCH.x)
-    return model, *[keep_branch(model, name) for name in ("main", *branches)]
-
-
-def check(model, method, *plain):
-    """One step of the method leaves the gradients and statistics that the plain networks have."""
-    method.step(model, BATCH, torch.autograd.backward)
-    prefixes = ["", ".aux_bn.aux"]
-    for name, parameter in plain[0].named_parameters():
-        layer, leaf = name.rsplit(".", 1)
-        if "bn" not in name:
-            if not parameter.requires_grad:
-                continue
-            expected = sum(
-                p.grad for net in plain for n, p in net.named_parameters() if n == name and p.grad is not None
-            )
-            torch.testing.assert_close(model.get_parameter(name).grad, expected, rtol=1e-4, atol=1e-6)
-            continue
-        for net, prefix in zip(plain, prefixes, strict=False):
-            mine = model.get_parameter(f"{layer}{prefix}.{leaf}").grad
-            torch.testing.assert_close(mine, net.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
-    for name, _ in plain[0].named_buffers():
-        layer, leaf = name.rsplit(".", 1)
-        for net, prefix in zip(plain, prefixes, strict=False):
-            mine = model.get_buffer(f"{layer}{prefix}.{leaf}")
-            torch.testing.assert_close(mine, net.get_buffer(name), rtol=1e-4, atol=1e-6)
 
 
 def signed_steps(net, x, y, *, epsilon, step, steps, start=None, sign=1.0, train=False):
@@ -72,19 +32,19 @@ def signed_steps(net, x, y, *, epsilon, step, steps, start=None, sign=1.0, train
     return point.detach()
 
 
-def test_standard():
+def test_standard(networks, check):
     model, plain = networks(branches=())
     F.cross_entropy(plain(BATCH.x), BATCH.y).backward()
     check(model, Standard(), plain)
 
 
-def test_standard_with_smoothed_labels():
+def test_standard_with_smoothed_labels(networks, check):
     model, plain = networks(branches=())
     F.cross_entropy(plain(BATCH.x), BATCH.y, label_smoothing=0.1).backward()
     check(model, Standard(label_smoothing=0.1), plain)
 
 
-def test_mixup():
+def test_mixup(networks, check):
     model, plain = networks(branches=())
     mixed = mixup(BATCH.x, BATCH.y, BATCH.rng, alpha=1.0)
     share = float(mixed.lam[0])
@@ -94,7 +54,7 @@ def test_mixup():
 
 
 @pytest.mark.parametrize("mode", ["eval", "train-frozen-stats"])
-def test_pgd_at(mode):
+def test_pgd_at(networks, check, mode):
     model, plain = networks(branches=())
     start = random_start(BATCH.x, epsilon=8 / 255, norm="Linf", rng=BATCH.rng.at("start"), index=BATCH.index)
     x_adv = signed_steps(
@@ -107,7 +67,7 @@ def test_pgd_at(mode):
 
 @pytest.mark.parametrize("passes", ["one", "two"])
 @pytest.mark.parametrize("weighting", ["mean", "sum"])
-def test_advprop_targeted(passes, weighting):
+def test_advprop_targeted(networks, check, passes, weighting):
     method = AdvProp(forward=passes, loss_weighting=weighting)
     model, main, aux = networks()
     target = (BATCH.y + 1 + BATCH.rng.at("target").integers(BATCH.index, CLASSES - 1)) % CLASSES
@@ -121,7 +81,7 @@ def test_advprop_targeted(passes, weighting):
     check(model, method, main, aux)
 
 
-def test_advprop_untargeted_without_random_start():
+def test_advprop_untargeted_without_random_start(networks, check):
     method = AdvProp(targeted=False, random_start=False, epsilon=1 / 255, steps=1, attack_bn="train-frozen-stats")
     model, main, aux = networks()
     x_adv = signed_steps(aux, BATCH.x, BATCH.y, epsilon=1 / 255, step=1 / 255, steps=1, train=True)
@@ -136,7 +96,7 @@ def per_image(logits, mixed):
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("weighting", ["image", "mean", "sum"])
-def test_entprop(steps, weighting):
+def test_entprop(networks, check, steps, weighting):
     method = EntProp(k=0.3, steps=steps, loss_weighting=weighting)
     model, main, aux = networks()
     n, chosen_n, radius = 20, 6, (1 if steps == 1 else steps + 1) / 255
@@ -170,14 +130,14 @@ def test_entprop(steps, weighting):
     check(model, method, main, aux)
 
 
-def test_entprop_statistics_move_in_every_pass_when_asked():
+def test_entprop_statistics_move_in_every_pass_when_asked(networks):
     model, *_ = networks()
     before = int(model.bn2.aux_bn["aux"].num_batches_tracked)
     EntProp(steps=3, inner_bn="train").step(model, BATCH, torch.autograd.backward)
     assert int(model.bn2.aux_bn["aux"].num_batches_tracked) == before + 3
 
 
-def test_entprop_cumulative_update_leaves_the_ball_as_the_printed_algorithm_does():
+def test_entprop_cumulative_update_leaves_the_ball_as_the_printed_algorithm_does(networks):
     """Five iterations with radius 6/255: the printed rule may reach 30/255, the text's 5/255."""
     drift = {}
     for update in ("clipped", "cumulative"):

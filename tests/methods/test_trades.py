@@ -95,7 +95,7 @@ def test_the_attack_in_the_euclidean_ball(networks):
         ("self.beta *", "1 / self.beta *"),
         ("            clean = model(batch.x)", "            clean = model(batch.x).flip(0)"),
         ("attack_mode(model, self.attack_bn), ", ""),
-        ("model(batch.x), model(x_adv)", "model(torch.cat([batch.x, x_adv])).chunk(2)"),
+        ("logits, logits_adv = model(batch.x), model(x_adv)", "logits_adv, logits = model(x_adv), model(batch.x)"),
         (
             'self._loss(model, batch, x_adv)["loss"], gamma=self.awp',
             'self._loss(model, batch, batch.x)["loss"], gamma=self.awp',

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from robusteval.records import Cost, DataRef, Epoch, Measurement, Provenance, Run, TaskRecord
+from robusteval.records import Cost, DataRef, Epoch, Measurement, Provenance, Run, Snapshot, TaskRecord
 from robusteval.report import write_report
 from robusteval.stats import wilson
 from robusteval.store import StoredRun
@@ -221,6 +222,31 @@ def failed_run(error: str = "train: loss is not finite (nan) at step 118 of epoc
     return StoredRun(run.folder, changed, run.history[:3], ())
 
 
+def with_snapshots(stored: StoredRun, way: Mapping[int, Scores], tasks: Sequence[str] = ("clean", "pgd")) -> StoredRun:
+    """The run with weights kept after some epochs, each judged; costs grow in proportion to the epochs."""
+    cost = stored.run.cost
+    assert cost is not None
+    snapshots, found = [], []
+    for epoch, scores in way.items():
+        share = epoch / len(stored.history)
+        seconds = {phase: share * value for phase, value in cost.wall_s.items()}
+        until = cost.model_copy(update={"flops": round(share * cost.flops), "wall_s": seconds})
+        weights = f"{epoch:02d}" * 32
+        snapshots.append(Snapshot(epoch=epoch, weights_sha256=weights, cost=until))
+        changes = {"epoch": epoch, "weights_sha256": weights}
+        for task in task_records(scores, tasks):
+            found.append(task.model_copy(update=changes | {"key": f"{task.task}-e{epoch}"}))
+    run = stored.run.model_copy(update={"snapshots": tuple(snapshots)})
+    return replace(stored, run=run, on_the_way=tuple(found))
+
+
+def with_task(stored: StoredRun, task: str, measurements: Sequence[Measurement], **changes: Any) -> StoredRun:
+    """The run with one more task record; ``changes`` replace fields of it."""
+    (record,) = task_records({"main": (0.5, 0.5, 0.5)}, ["clean"])
+    fields = {"task": task, "key": f"{task}-0a1b", "measurements": tuple(measurements)} | changes
+    return replace(stored, tasks=(*stored.tasks, record.model_copy(update=fields)))
+
+
 HOSTILE = (
     "<script>alert(1)</script>",
     "=cmd()",
@@ -298,6 +324,42 @@ CARDS: dict[str, dict[str, Any]] = {
 }
 
 
+def everything() -> list[StoredRun]:
+    """The example with weights kept on the way, a teacher, diagnostics and options that a paper has."""
+    probes = [
+        measured("selection", "entropy_share", 0.1 * i, images=images, low=i, high=i + 1)
+        for images in ("clean", "selected")
+        for i in range(1, 4)
+    ]
+    layers = [
+        Measurement(task="features", metric=metric, value=0.3 * i, n=64, unit="number", where={"layer": f"stage{i}.bn"})
+        for i in range(20)
+        for metric in ("cosine", "relative_distance", "relative_distance_of_the_statistics", "symmetric_divergence")
+    ]
+    found = {stored.run.label: stored for stored in example()}
+    for label in ("entprop", "standard"):
+        branches = found[label].run.branches
+        way = {1: dict.fromkeys(branches, (0.4, 1.0, 0.01)), 5: dict.fromkeys(branches, (0.6, 1.0, 0.02))}
+        found[label] = with_snapshots(found[label], way, ("clean", "corruption", "pgd"))
+    taught = found["entprop"].run.model_copy(update={"teacher": "standard-s0-c0ffee"})
+    probed = with_task(replace(found["entprop"], run=taught), "selection", probes)
+    found["entprop"] = with_task(probed, "features", layers, options={"limit": 64})
+    return list(found.values())
+
+
+PUBLISHED = {
+    "dataset": "cifar10-sample",
+    "architecture": "resnet20",
+    "options": {},
+    "metric": "corruption",
+    "value": 0.55,
+    "sd": 0.004,
+    "source": "Enomoto, 2024, Table 4, with words that make the line a long one",
+    "train_images": 4000,
+    "test_images": 1000,
+}
+
+
 @pytest.fixture
 def runs() -> list[StoredRun]:
     """Five methods, one failed run, one that was neither corrupted nor attacked."""
@@ -326,6 +388,7 @@ def hostile() -> list[StoredRun]:
 def make() -> SimpleNamespace:
     """The builders, for records that differ from the examples."""
     names = {"run": stored_run, "measured": measured, "tasks": task_records}
+    names |= {"with_snapshots": with_snapshots, "with_task": with_task}
     return SimpleNamespace(**names, ATTACK=ATTACK, TEST=TEST, TRAIN=TRAIN, HARD=HARD, HOSTILE=HOSTILE)
 
 
@@ -333,6 +396,13 @@ def make() -> SimpleNamespace:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the example's report."""
     return write_report(tmp_path_factory.mktemp("report"), example(), cards=CARDS).parent
+
+
+@pytest.fixture(scope="session")
+def full_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report that has every section there is."""
+    cards = CARDS | {"entprop": CARDS["entprop"] | {"published": [PUBLISHED]}}
+    return write_report(tmp_path_factory.mktemp("full"), everything(), cards=cards).parent
 
 
 @pytest.fixture(scope="session")

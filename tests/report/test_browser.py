@@ -90,6 +90,21 @@ def test_the_page_runs_under_its_policy(report: Path, tmp_path: Path) -> None:
     assert re.search(r'aria-label="Switch to the \w+ theme">(Dark|Light)</button>', shown)
 
 
+@pytest.mark.parametrize("width", [500, 1440])
+def test_a_page_with_everything_unfolded_does_not_scroll_sideways(
+    full_report: Path, tmp_path: Path, width: int
+) -> None:
+    text = re.sub(
+        r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (full_report / "leaderboard.html").read_text()
+    )
+    measure = "document.title = [document.documentElement.scrollWidth, innerWidth].join(' of ')"
+    script = f"<script>addEventListener('load', () => setTimeout(() => {{ {measure} }}, 50))</script>"
+    page = tmp_path / "page.html"
+    page.write_text(text.replace("<details", "<details open").replace("</head>", f"{script}</head>"), "utf-8")
+    (found,) = re.findall(r"<title>(\d+) of (\d+)</title>", dump(page, tmp_path / "profile", width)[:5000])
+    assert int(found[0]) <= int(found[1])
+
+
 def test_headings_sort_and_missing_values_stay_last(found: dict[str, Any]) -> None:
     order = found["order"]
     missing = ["mixup-a02", "advprop-lr1"]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import re
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from robusteval.report.costs import cost_line
+from robusteval.report.frame import wide_table
+from robusteval.report.html import page_text
+from robusteval.report.rows import board
+from robusteval.report.tables import terminal_table
+from robusteval.report.text import TIMES
 from robusteval.store import StoredRun
 
 SCORES = {"main": (0.7, 1.0, 0.1)}
@@ -120,3 +128,81 @@ def test_only_standard_is_a_reference(make: SimpleNamespace) -> None:
     line = cost_line(make.run("entprop", SCORES).run, [make.run("mixup", SCORES, label="standard").run])
     assert line is not None
     assert line.flops_relative is None
+
+
+def taught(make: SimpleNamespace) -> list[StoredRun]:
+    """A plain run, a teacher, and two that learn from it."""
+    teacher = make.run("bn_free", SCORES, id="teacher-1", flops=1.5, wall={"train": 70.0})
+    students = [
+        make.run("ct", SCORES, id=f"ct-{i}", label=f"ct-{i}", flops=1.25, teacher="teacher-1") for i in range(2)
+    ]
+    return [make.run("standard", SCORES), teacher, *students]
+
+
+def test_a_teachers_cost_stands_apart(make: SimpleNamespace) -> None:
+    runs = [stored.run for stored in taught(make)]
+    plain, teacher, student, _ = runs
+    line = cost_line(student, runs)
+    assert line is not None
+    assert line.teacher is not None
+    assert teacher.cost is not None
+    assert plain.cost is not None
+    assert line.flops_relative == pytest.approx(1.25)  # its own
+    assert (line.teacher.ids, line.teacher.flops, line.teacher.wall_s) == (("teacher-1",), teacher.cost.flops, 70.0)
+    assert line.teacher.students == 2
+    assert line.flops_together == line.flops + teacher.cost.flops
+    assert line.flops_relative_together == pytest.approx(2.75)
+    assert line.wall_together == pytest.approx(48.0 + 70.0)
+    own = cost_line(teacher, runs)
+    assert own is not None
+    assert (own.teacher, own.flops_together, own.flops_relative_together, own.wall_together) == (None,) * 4
+
+
+@pytest.mark.parametrize("change", [{"id": "other"}, {"weights_sha256": None}, {"cost": None}])
+def test_a_teacher_that_is_not_among_the_runs_costs_an_unknown_amount(
+    make: SimpleNamespace, change: dict[str, object]
+) -> None:
+    plain, teacher, student, _ = (stored.run for stored in taught(make))
+    line = cost_line(student, [plain, teacher.model_copy(update=change), student])
+    assert line is not None
+    assert line.teacher is not None
+    assert (line.teacher.flops, line.flops_together, line.flops_relative_together, line.wall_together) == (None,) * 4
+    assert line.flops_relative == pytest.approx(1.25)
+
+
+def test_means_over_seeds_average_their_teachers(make: SimpleNamespace) -> None:
+    runs = []
+    for seed in range(2):
+        runs.append(make.run("bn_free", SCORES, id=f"t{seed}", seed=seed, flops=1.0 + seed))
+        runs.append(make.run("ct", SCORES, id=f"s{seed}", seed=seed, teacher=f"t{seed}"))
+        runs.append(make.run("standard", SCORES, seed=seed))
+    head = next(group.head for group in board(runs).groups if group.head.stored.run.method == "ct")
+    assert head.cost is not None
+    assert head.cost.teacher is not None
+    assert head.cost.teacher.ids == ("t0", "t1")
+    assert head.cost.flops_relative_together == pytest.approx(1 + 1.5)
+
+
+def test_the_teacher_is_told_everywhere_that_its_students_cost_is(make: SimpleNamespace) -> None:
+    runs = taught(make)
+    text = " ".join(re.sub(r"<[^>]+>", " ", page_text(runs)).split())
+    assert f"1.25{TIMES} † without its teacher’s training" in text  # noqa: RUF001 - as shown
+    told = f"teacher 21.9 TFLOP, 1m 10s; together 40.1 TFLOP (2.75{TIMES} standard), the teacher’s training reused by 2 runs"  # noqa: E501, RUF001 - one sentence, as shown
+    assert text.count(told) == 2
+    assert "teacher 21.9 TFLOP, 1m 10s, reused by 2 runs: teacher-1" in text
+    assert f"with teacher 40.1 TFLOP, 2.75{TIMES} standard; 1m 58s" in text
+    assert "Without the training of their teachers: ct-0, ct-1." in text
+    table = Console(width=120, file=io.StringIO(), color_system=None)
+    table.print(terminal_table(runs))
+    assert isinstance(table.file, io.StringIO)
+    assert table.file.getvalue().count(f"1.25{TIMES}†") == 2
+    assert "† Its own cost" in table.file.getvalue()
+    frame = wide_table(board(runs)).set_index("label")
+    assert frame.loc["ct-0", "teacher"] == "teacher-1"
+    assert frame.loc["ct-0", "teacher_flops"] == runs[1].run.cost.flops  # type: ignore[union-attr]  # it has one
+    assert frame["teacher"].isna().tolist().count(True) == 2
+
+
+def test_without_teachers_nothing_is_said_of_them(runs: list[StoredRun]) -> None:
+    assert "†" not in page_text(runs)
+    assert not [name for name in wide_table(board(runs)).columns if "teacher" in name]

@@ -111,6 +111,29 @@ def test_same_records_same_bytes(
         assert path.read_bytes() == (again / path.relative_to(report)).read_bytes(), path.name
 
 
+def test_every_section_has_its_place_in_the_navigation(report: Path, full_report: Path) -> None:
+    def sections_of(folder: Path) -> list[str]:
+        text = read(folder)
+        return re.findall(r'<a href="#([^"]+)">', text[text.index("<nav") : text.index("</nav>")])
+
+    assert sections_of(report) == ["board-1", "figures-1", "corruptions-1", "runs", "definitions"]
+    assert sections_of(full_report) == [
+        "board-1", "published-1", "figures-1", "stopping-1", "corruptions-1", "runs", "definitions",
+    ]  # fmt: skip
+    assert re.findall(r'<h2 id="([^"]+)"', read(full_report)) == sections_of(full_report)
+
+
+def test_figures_have_names(full_report: Path) -> None:
+    text = read(full_report)
+    figures = re.findall(r"<figure>\s*(<svg.*?)</figure>", text, re.DOTALL)
+    assert len(figures) == 8
+    for figure in figures:
+        (label,) = re.findall(r'^<svg[^>]* role="img" aria-labelledby="([^"]+)"', figure)
+        names = [re.findall(rf'<(?:title|desc) id="{name}">([^<]+)<', figure) for name in label.split()]
+        assert all(len(name) == 1 for name in names)
+    assert sum("<desc" in figure for figure in figures) == 3  # those of late stopping say their numbers
+
+
 def test_nothing_is_fetched(report: Path) -> None:
     page = Page(read(report))
     assert not {tag for tag, _ in page.elements} & {"link", "img", "iframe", "object", "embed", "base", "image"}
@@ -121,13 +144,14 @@ def test_nothing_is_fetched(report: Path) -> None:
     assert not re.search(r"@import|url\((?!#)", read(report))
 
 
-def test_links_inside_the_page_have_a_target_and_ids_are_unique(report: Path) -> None:
-    page = Page(read(report))
+@pytest.mark.parametrize("example", ["report", "full_report"])
+def test_links_inside_the_page_have_a_target_and_ids_are_unique(example: str, request: pytest.FixtureRequest) -> None:
+    page = Page(read(request.getfixturevalue(example)))
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
     targets = {a[1:] for a in page.attributes("href") + page.attributes("xlink:href") if a[:1] == "#"}
     clips = {match for value in page.attributes("clip-path") for match in re.findall(r"url\(#([^)]+)\)", value)}
-    labels = set(page.attributes("aria-labelledby"))
+    labels = {label for value in page.attributes("aria-labelledby") for label in value.split()}
     assert targets | clips | labels <= set(ids)
     assert clips
 
@@ -290,7 +314,7 @@ def test_several_data_sets_have_sections_of_their_own(make: SimpleNamespace) -> 
     runs = [make.run("standard", {"main": (0.7, 1.0, 0.1)}, id=name, dataset=name) for name in ("a/b", "a b")]
     text = page_text(runs)
     assert text.count('<table class="board">') == 2
-    names = [plot.name for section in sections(board(runs)) for plot in section.files]
+    names = [plot.name for section in sections(board(runs), {}) for plot in section.files]
     assert len(names) == len({name.lower() for name in names}) == 12
     ids = Page(text).attributes("id")
     assert len(ids) == len(set(ids))

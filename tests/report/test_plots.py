@@ -14,7 +14,8 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from robusteval.report.columns import Column
-from robusteval.report.curves import heat_map, spread, training_curves
+from robusteval.report.curves import heat_map, training_curves
+from robusteval.report.ends import spread
 from robusteval.report.grids import grid
 from robusteval.report.labels import Mark, place
 from robusteval.report.plots import Plot, area, cost_plot, looks, tradeoff
