@@ -23,3 +23,17 @@ class Silent:
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Nothing."""
+
+
+class Within:
+    """Passes on how far a task that is part of another one has come, without a beginning of its own."""
+
+    def __init__(self, outer: Progress) -> None:
+        self.outer = outer
+
+    def begin(self, stage: str, total: int) -> None:
+        """Nothing."""
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """The outer task's."""
+        self.outer.advance(amount, note)

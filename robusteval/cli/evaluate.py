@@ -16,7 +16,7 @@ from robusteval.cli.output import errors, line, table
 from robusteval.config import Table, TaskTable, change
 from robusteval.display import display_for
 from robusteval.errors import UserError
-from robusteval.records import Measurement
+from robusteval.records import Measurement, Run
 
 if TYPE_CHECKING:
     from robusteval.tasks import Task
@@ -58,13 +58,15 @@ def evaluate(
     from robusteval.models.weights import load_state, read_state
     from robusteval.runner import judging
     from robusteval.runtime import prepare
-    from robusteval.store import RUN, names, read_bytes
+    from robusteval.store import RUN, names, read_bytes, read_record
 
     asked = with_settings(partial(_tasks, tasks), settings)
     images = load(dataset, "test", data_dir=data_dir, download=download).first(limit)
     network = build(model, classes=len(images.classes), normalize=normalize or DATASETS[dataset].family)
+    deployed = MAIN
     if (checkpoint.parent / RUN).exists() and checkpoint.name in names(checkpoint.parent):
         read_bytes(checkpoint.parent, checkpoint.name)  # a file of a run: is it what was written?
+        deployed = read_record(checkpoint.parent, RUN, Run).deployed
     state = {key: value for key, value in read_state(checkpoint).items() if not key.startswith(TRAINING_ONLY)}
     if branches := branches_in(state):
         add_branches(network, branches)
@@ -75,7 +77,7 @@ def evaluate(
     found: list[Measurement] = []
     with display_for(errors()) as display:
         display.cell(f"{model} on {dataset}")
-        context = judging(runtime, MAIN, display, data_dir=data_dir)
+        context = judging(runtime, deployed if deployed in models else MAIN, display, data_dir=data_dir)
         for task in asked:
             before = len(found)
             for measurement, _ in task.measure(models, images, context):

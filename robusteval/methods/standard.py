@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from robusteval.branches import MAIN
-from robusteval.losses import accuracy, cross_entropy
+from robusteval.losses import accuracy, smoothed_cross_entropy
 from robusteval.method import Backward, Batch, Card, Method, Passes
 from robusteval.options import Probability, options
 
@@ -35,11 +35,7 @@ class Standard(Method):
 
     def step(self, model: nn.Module, batch: Batch, backward: Backward) -> dict[str, Tensor]:
         logits = model(batch.x)
-        losses = cross_entropy(logits, batch.y)
-        if self.label_smoothing:
-            spread = -logits.float().log_softmax(dim=1).mean(dim=1)
-            losses = (1 - self.label_smoothing) * losses + self.label_smoothing * spread
-        loss = losses.mean()
+        loss = smoothed_cross_entropy(logits, batch.y, smoothing=self.label_smoothing).mean()
         backward(loss)
         return {"loss": loss.detach(), "accuracy": accuracy(logits, batch.y)}
 

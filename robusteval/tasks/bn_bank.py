@@ -21,11 +21,13 @@ from robusteval.data.batches import epoch_batches
 from robusteval.data.sets import ImageSet
 from robusteval.normfree import normalizes
 from robusteval.optimization import reestimate
-from robusteval.options import Count, build, options
+from robusteval.options import Count, Norm, Radius, Step, build, options
+from robusteval.progress import Within
 from robusteval.randomness import Stream
 from robusteval.records import Measurement, Scalar
 from robusteval.shadow import bank_of
 from robusteval.stats import mean_interval
+from robusteval.tasks.adversarial import Pgd
 from robusteval.tasks.corruption import Corruption, Severity
 from robusteval.tasks.predict import batches, judge, to_input, true_float32
 from robusteval.tasks.task import Context, Observation, Origin, accuracy
@@ -47,12 +49,13 @@ class Variant(NamedTuple):
 
 @options
 class BnBank:
-    """Accuracy of the deployed weights with different BatchNorm statistics, on clean and on corrupted images.
+    """Accuracy of the deployed weights with different BatchNorm statistics: clean, corrupted, and under PGD.
 
     The ``statistics`` are the network's ``own``; ``moving`` averages of each momentum of the shadow bank, where
     training kept one; ``precise``: plain means over batches of training images without augmentation (Wu and Johnson,
     2021, arXiv:2105.07576); and ``adapted``: those of the first n test images as they are seen, corrupted or not, as
-    one batch (Schneider et al., 2020, arXiv:2006.16971, with no share of the old ones). What a momentum gains over
+    one batch (Schneider et al., 2020, arXiv:2006.16971, with no share of the old ones; those of the clean images when
+    it is attacked). Attacks are white-box, through the very statistics that are judged. What a momentum gains over
     ``own`` but not over ``precise`` comes from the moving average, not from training. Averaged weights (EMA, SWA)
     have no moving statistics, so nothing is said of them; networks that do not normalise are not measured.
 
@@ -61,7 +64,9 @@ class BnBank:
         precise_batches: training batches that ``precise`` is the mean of, of the batch size of training and within
             one epoch.
         adapt: the numbers n of images that ``adapted`` takes; those above the size of the set are left out.
-        limit: only so many images are judged, from the first; None for all.
+        limit: images that are judged clean and corrupted, from the first; None for all.
+        norm, epsilon, step, steps: the attack, as in the task ``pgd``.
+        attack_limit: images that are attacked, from the first; None for all.
     """
 
     name: ClassVar[str] = "bn_bank"
@@ -73,10 +78,16 @@ class BnBank:
     precise_batches: Count = 20
     adapt: tuple[Annotated[int, Field(ge=2)], ...] = (16, 128)
     limit: Count | None = 500
+    norm: Norm = "Linf"
+    epsilon: Radius = 8 / 255
+    step: Step = 2 / 255
+    steps: Count = 10
+    attack_limit: Count | None = 200
 
     @model_validator(mode="after")
     def _known_and_distinct(self) -> BnBank:
         self._corruption()
+        self._pgd()
         if len(set(self.adapt)) < len(self.adapt):
             raise ValueError("adapt: one is listed twice; allowed: each once")
         return self
@@ -84,6 +95,10 @@ class BnBank:
     def _corruption(self) -> Corruption:
         values = {"names": self.names, "severities": self.severities, "source": self.source}
         return build(Corruption, values, self.name)
+
+    def _pgd(self) -> Pgd:
+        fields = ("norm", "epsilon", "step", "steps")
+        return build(Pgd, {field: getattr(self, field) for field in fields} | {"limit": self.attack_limit}, self.name)
 
     @property
     def _seen(self) -> int | None:
@@ -102,10 +117,11 @@ class BnBank:
         cells = len(self.names) * len(self.severities)
         training = [] if context.origin is None else self._training_batches(context.origin, context.seed)
         total = len(training) + (1 + cells) * batches(data.first(self.limit), context)
-        context.progress.begin(self.name, total)
-
+        adapted = sum(n <= len(data.first(self._seen).labels) for n in self.adapt)
         fixed = [Variant({"branch": context.deployed, "statistics": "own"}, network)]
         fixed += self._moving(network, context)
+        total += (len(fixed) + bool(training) + adapted) * batches(data.first(self.attack_limit), context)
+        context.progress.begin(self.name, total)
         fixed += self._precise(network, training, context)
         hits: dict[str, npt.NDArray[np.int64]] = {}
         variants: list[Variant] = []
@@ -118,10 +134,24 @@ class BnBank:
                 yield accuracy(self.name, "accuracy", right, variant.where | view.where)
                 if view.where["images"] != CLEAN:
                     hits[variant.label] = right + hits.get(variant.label, np.zeros(len(right), dtype=np.int64))
+            if view.where["images"] == CLEAN:
+                yield from self._attacked(variants, data, context)
         for variant in variants:
             where = variant.where | {"corruptions": len(self.names), "severities": len(self.severities)}
             where |= {"names": " ".join(self.names), "source": corruption.source}
             yield Observation(_mean(hits[variant.label] / cells, where), None)
+
+    def _attacked(self, variants: list[Variant], data: ImageSet, context: Context) -> Iterator[Observation]:
+        """Robust accuracy of each variant."""
+        where = {variant.label: variant.where for variant in variants}
+        networks = {variant.label: variant.network for variant in variants}
+        for measurement, outcomes in self._pgd().measure(
+            networks, data, replace(context, progress=Within(context.progress))
+        ):
+            threat = {key: value for key, value in measurement.where.items() if not key.endswith("branch")}
+            label = str(measurement.where["branch"])
+            update = {"task": self.name, "where": where[label] | threat}
+            yield Observation(measurement.model_copy(update=update), outcomes)
 
     def _moving(self, network: nn.Module, context: Context) -> Iterator[Variant]:
         """The network with the shadow bank's statistics of each momentum."""

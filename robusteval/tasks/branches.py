@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.sets import ImageSet
 from robusteval.options import Count, Norm, Radius, Step, build, options
-from robusteval.progress import Progress
+from robusteval.progress import Within
 from robusteval.records import Measurement, Scalar
 from robusteval.tasks.adversarial import Pgd
 from robusteval.tasks.clean import Clean
@@ -123,7 +123,7 @@ class Branches:
 
         pairs = {f"statistics of {s}, affine of {a}": (s, a) for s, a in product(models, repeat=2)}
         swapped = {label: _swapped(models[s], models[a]) for label, (s, a) in pairs.items()}
-        inner = replace(context, progress=_Within(context.progress))
+        inner = replace(context, progress=Within(context.progress))
         tasks: tuple[Task, ...] = (Clean(limit=self.limit), self._corruption(), self._pgd())
         for task in tasks:
             for measurement, outcomes in task.measure(swapped, data, inner):
@@ -156,20 +156,6 @@ class Branches:
             task=self.name, metric=metric, value=value, n=n, unit="number", where=where, note=note
         )
         return Observation(measurement, None)
-
-
-class _Within:
-    """Passes on how far a task that is part of this one has come, without its own beginning."""
-
-    def __init__(self, outer: Progress) -> None:
-        self.outer = outer
-
-    def begin(self, stage: str, total: int) -> None:
-        """Nothing."""
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        """The outer display's."""
-        self.outer.advance(amount, note)
 
 
 def _norms(network: nn.Module) -> dict[str, _BatchNorm]:

@@ -29,7 +29,7 @@ from robusteval.tasks.task import Context, Observation, Origin, accuracy
 from robusteval.tasks.views import CLEAN, views
 
 STUDENT, TEACHER, STANDARD = "student", "teacher", "standard"
-MISSING = "there is no run of method standard with this data set, architecture and seed yet"
+MISSING = "there is no run of method standard with this data set, architecture, training and seed yet"
 
 
 @options

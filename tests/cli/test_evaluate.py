@@ -127,3 +127,17 @@ def test_a_published_checkpoint_scores_its_published_error(cli):
     )  # fmt: skip
     assert code == 0
     assert json.loads(out)["value"] == 1 - 0.0827
+
+
+def test_of_a_runs_weights_the_deployed_branch_is_known(cli, tmp_path):
+    """Tasks about the deployed branch look at the one that the run deploys, which is not always main."""
+    settings = ["--set", "steps=1", "--set", "training.epochs=1", "--set", "training.batch_size=32"]
+    code, out, _ = cli("train", "arat", "--limit", "64", "--out", tmp_path, *settings)
+    assert code == 0
+    weights = Path(out.strip()).with_name("weights.safetensors")
+    options = ["--set", "bn_bank.adapt=[8]", "--set", 'bn_bank.names=["fog"]', "--limit", "16", "--json"]
+    code, out, err = cli("eval", "resnet8", "--checkpoint", weights, "--tasks", "clean,bn_bank", *options)
+    assert code == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert {one["where"]["branch"] for one in found if one["task"] == "clean"} == {"main", "adv"}
+    assert {one["where"]["branch"] for one in found if one["task"] == "bn_bank"} == {"adv"}

@@ -32,25 +32,57 @@ def signed_steps(net, x, y, *, epsilon, step, steps, start=None, sign=1.0, train
     return point.detach()
 
 
+def standard_by_hand(networks, check, method, *, smoothing=0.0):
+    model, plain = networks(branches=())
+    F.cross_entropy(plain(BATCH.x), BATCH.y, label_smoothing=smoothing).backward()
+    check(model, method, plain)
+
+
 def test_standard(networks, check):
-    model, plain = networks(branches=())
-    F.cross_entropy(plain(BATCH.x), BATCH.y).backward()
-    check(model, Standard(), plain)
+    standard_by_hand(networks, check, Standard())
+    standard_by_hand(networks, check, Standard(label_smoothing=0.1), smoothing=0.1)
 
 
-def test_standard_with_smoothed_labels(networks, check):
-    model, plain = networks(branches=())
-    F.cross_entropy(plain(BATCH.x), BATCH.y, label_smoothing=0.1).backward()
-    check(model, Standard(label_smoothing=0.1), plain)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("smoothing=self.label_smoothing", "smoothing=0.0"),
+        (".mean()", ".sum()"),
+        ("logits = model(batch.x)", "logits = model(batch.x).softmax(1)"),
+        ("logits = model(batch.x)", "logits = model(batch.x), model(batch.x); logits = logits[0]"),
+    ],
+)
+def test_mistakes_in_standard_are_seen(networks, check, mutant, old, new):
+    with pytest.raises(AssertionError):
+        standard_by_hand(networks, check, mutant(Standard, old, new)(label_smoothing=0.1), smoothing=0.1)
 
 
-def test_mixup(networks, check):
+def mixup_by_hand(networks, check, method):
     model, plain = networks(branches=())
     mixed = mixup(BATCH.x, BATCH.y, BATCH.rng, alpha=1.0)
     share = float(mixed.lam[0])
+    assert abs(share - 0.5) > 0.05  # else the two labels could be told apart by nothing
     logits = plain(mixed.x)
     (share * F.cross_entropy(logits, mixed.y_a) + (1 - share) * F.cross_entropy(logits, mixed.y_b)).backward()
-    check(model, MixUp(), plain)
+    check(model, method, plain)
+
+
+def test_mixup(networks, check):
+    mixup_by_hand(networks, check, MixUp())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("mixed.y_a, mixed.y_b, mixed.lam)", "mixed.y_b, mixed.y_a, mixed.lam)"),
+        ("mixed.y_a, mixed.y_b, mixed.lam)", "mixed.y_a, mixed.y_a, mixed.lam)"),
+        ("model(mixed.x)", "model(batch.x)"),
+        ("mixed.lam).mean()", "mixed.lam).sum()"),
+    ],
+)
+def test_mistakes_in_mixup_are_seen(networks, check, mutant, old, new):
+    with pytest.raises(AssertionError):
+        mixup_by_hand(networks, check, mutant(MixUp, old, new)())
 
 
 @pytest.mark.parametrize("mode", ["eval", "train-frozen-stats"])

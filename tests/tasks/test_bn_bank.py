@@ -22,6 +22,7 @@ from robusteval.options import build
 from robusteval.randomness import Stream
 from robusteval.shadow import ShadowBank, add_bank, bank_of
 from robusteval.stats import mean_interval
+from robusteval.tasks.adversarial import Pgd
 from robusteval.tasks.bn_bank import BnBank, _reestimated
 from robusteval.tasks.clean import Clean
 from robusteval.tasks.corruption import Corruption
@@ -30,7 +31,13 @@ from robusteval.testing import CLASSES, TinyNet
 from robusteval.training import Training
 
 TASK = BnBank(
-    names=("gaussian_noise", "brightness"), severities=(1, 2), source="generated", adapt=(5, 30), precise_batches=2
+    names=("gaussian_noise", "brightness"),
+    severities=(1, 2),
+    source="generated",
+    adapt=(5, 30),
+    precise_batches=2,
+    steps=2,
+    attack_limit=16,
 )
 CONDITIONS = [("clean", None), ("gaussian_noise", 1), ("gaussian_noise", 2), ("brightness", 1), ("brightness", 2)]
 
@@ -110,11 +117,13 @@ def judged(context: Context, origin: Origin) -> Context:
 
 
 def measured(task: BnBank, data: ImageSet, context: Context, model: nn.Module | None = None):
-    """Observations by (statistics, momentum, n, images, severity); means by (statistics, momentum, n, "mean")."""
+    """Observations by (statistics, momentum, n, images, severity), with "mean" or "pgd" last where those are meant."""
     found = {}
     for observation in task.measure({MAIN: network() if model is None else model}, data, context):
         where = observation.measurement.where
-        rest = (where["images"], where.get("severity")) if "images" in where else ("mean",)
+        rest = ("pgd",) if "norm" in where else ("mean",)
+        if "images" in where:
+            rest = (where["images"], where.get("severity"))
         key = (where["statistics"], where.get("momentum"), where.get("n"), *rest)
         assert key not in found
         found[key] = observation
@@ -142,7 +151,7 @@ def test_every_statistics_gives_the_outcomes_of_a_network_that_has_it(
     order = Stream.of(judged.seed).at("bn_bank").permutation(45)
     batches = [origin.data.images[order[i : i + 20]].float() / 255 for i in (0, 20)]
     expected["precise", None, 40] = with_statistics(network(), statistics_of(network(), batches))
-    assert len(found) == 6 * 5 + 6
+    assert len(found) == 6 * 5 + 6 + 6
     different = set()
     for image, severity in CONDITIONS:
         images = data.images
@@ -155,6 +164,10 @@ def test_every_statistics_gives_the_outcomes_of_a_network_that_has_it(
             outcomes = plain_outcomes(model, data, judged, image, severity)
             np.testing.assert_array_equal(found[(*kind, image, severity)].outcomes, outcomes)
             different.add(outcomes.tobytes())
+            if image == "clean":
+                (attacked,) = Pgd(steps=2, limit=16).measure({MAIN: model}, data, judged)
+                np.testing.assert_array_equal(found[(*kind, "pgd")].outcomes, attacked.outcomes)
+                assert found[(*kind, "pgd")].measurement.metric == "robust_accuracy"
     assert len(different) > 20  # the statistics matter
 
 
@@ -264,6 +277,9 @@ def test_limits(data: ImageSet, judged: Context) -> None:
     few = measured(replace(TASK, limit=11), data, judged)
     assert few.keys() == whole.keys()  # 30 images are adapted to, 11 judged
     for key, observation in few.items():
+        if key[-1] == "pgd":
+            assert observation.measurement.n == 16
+            continue
         assert observation.measurement.n == 11
         if observation.outcomes is not None:
             np.testing.assert_array_equal(observation.outcomes, whole[key].outcomes[:11])
@@ -296,7 +312,7 @@ def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, jud
     first = measured(TASK, data, replace(judged, progress=progress), model)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert progress.stages == [("bn_bank", progress.done)]
-    assert progress.done == 2 + 5 * 4
+    assert progress.done == 2 + 5 * 4 + 6
     for (key, one), other in zip(model.state_dict().items(), before.state_dict().values(), strict=True):
         assert torch.equal(one, other), key
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]

@@ -40,7 +40,7 @@ SCORES: Mapping[str, Task] = {
 _FEW = {"names": ("gaussian_noise",), "source": "generated"}
 DIAGNOSTICS: Mapping[str, Task] = {
     "branches": Branches(**_FEW, steps=2, attack_limit=16),
-    "bn_bank": BnBank(**_FEW, adapt=(16,)),
+    "bn_bank": BnBank(**_FEW, adapt=(16,), steps=2, attack_limit=16),
     "features": Features(epsilon=0.01, steps=2),
     "gradients": Gradients(epsilon=0.01, steps=2, batch_size=16),
     "neurons": Neurons(**_FEW),
