@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robusteval.corruptions.strengths import CIFAR, CORRUPTIONS, GENERATOR_VERSION, HELD_OUT
+from robusteval.corruptions.strengths import (
+    CIFAR,
+    CORRUPTIONS,
+    GENERATOR_VERSION,
+    HELD_OUT,
+    IMAGENET,
+    TABLES,
+    Table,
+    TableChoice,
+    parts,
+    strength,
+    table_for,
+)
 
 if TYPE_CHECKING:
     from robusteval.corruptions.generate import corrupt
 
-__all__ = ["CIFAR", "CORRUPTIONS", "GENERATOR_VERSION", "HELD_OUT", "corrupt"]
+__all__ = [
+    "CIFAR",
+    "CORRUPTIONS",
+    "GENERATOR_VERSION",
+    "HELD_OUT",
+    "IMAGENET",
+    "TABLES",
+    "Table",
+    "TableChoice",
+    "corrupt",
+    "parts",
+    "strength",
+    "table_for",
+]
 
 
 def __getattr__(name: str) -> object:

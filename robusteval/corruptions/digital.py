@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,10 @@ from robusteval.randomness import Stream
 def contrast(images: Tensor, strength: Strength, rng: Stream, index: Tensor) -> Tensor:
     """The images drawn towards their channels' means, uint8 (B, 3, H, W)."""
     values = images.double().div_(255)
-    # The published mean adds pixel after pixel; a cumulative sum does too, a plain sum does not.
-    means = values.flatten(2).cumsum(2)[:, :, -1].div_(images.shape[2] * images.shape[3])[:, :, None, None]
+    # The published mean adds pixel after pixel; a cumulative sum does too, a plain sum does not. On the CPU, because
+    # that of a GPU adds in another order, which torch does not call deterministic.
+    sums = values.flatten(2).cpu().cumsum(2)[:, :, -1].to(values.device)
+    means = sums.div_(images.shape[2] * images.shape[3])[:, :, None, None]
     return truncated(values.sub_(means).mul_(strength[0]).add_(means))
 
 
@@ -25,6 +29,7 @@ def saturate(images: Tensor, strength: Strength, rng: Stream, index: Tensor) -> 
     return rescale(images, saturation=strength)
 
 
+@lru_cache(maxsize=64)
 def box_taps(size: int, target: int) -> tuple[Tensor, Tensor]:
     """Where each of ``target`` pixels comes from when ``size`` pixels are resized with Pillow's box filter.
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,11 +56,26 @@ def padded(values: Tensor, axis: int, amount: int, border: Border) -> Tensor:
     return values.index_select(axis, place)
 
 
+_LONG = 32
+"""Filters of more taps to a side become matrices; the corruptions of small images have none."""
+
+
+@lru_cache(maxsize=16)
+def _operator(size: int, sigma: float, truncate: float, border: Border) -> Tensor:
+    """The Gaussian along one side as a matrix, float64 (size, size)."""
+    one = np.eye(size)
+    return torch.from_numpy(ndimage.gaussian_filter1d(one, sigma, axis=0, truncate=truncate, mode=border))
+
+
 def gaussian(values: Tensor, sigma: float, *, truncate: float = 4.0, border: Border = "nearest") -> Tensor:
     """The planes blurred by a Gaussian of ``sigma`` pixels, cut off at ``truncate`` sigmas; float64 (H, W, N)."""
     radius = int(truncate * sigma + 0.5)
     if radius == 0:
         return values
+    if radius > _LONG:
+        down, across = (_operator(size, sigma, truncate, border).to(values.device) for size in values.shape[:2])
+        # Plane by plane: a product of several at once may be rounded otherwise than a product of one.
+        return torch.stack([down @ plane.contiguous() @ across.T for plane in values.unbind(2)], dim=2)
     taps = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
     taps /= taps.sum()
     for axis in (0, 1):
@@ -108,6 +124,16 @@ def motion_kernels(angle: Tensor, taps: tuple[float, ...], heading: Literal["rig
     return kernels.view(len(angle), 1, *box), torch.tensor([row, column])
 
 
+def _correlated(wide: Tensor, kernel: Tensor) -> Tensor:
+    """Channels (C, H + h - 1, W + w - 1) under a kernel (h, w) that is mostly empty, float64 (C, H, W)."""
+    channels, height, width = wide.shape[0], wide.shape[1] - len(kernel) + 1, wide.shape[2] - kernel.shape[1] + 1
+    exact = wide.double()
+    total = torch.zeros(channels, height, width, dtype=torch.float64, device=wide.device)
+    for row, column in kernel.nonzero().tolist():
+        total.add_(exact[:, row : row + height, column : column + width], alpha=float(kernel[row, column]))
+    return total
+
+
 def motion_blur(
     images: Tensor, angle: Tensor, *, radius: float, sigma: float, heading: Literal["right", "up"]
 ) -> Tensor:
@@ -131,6 +157,10 @@ def motion_blur(
     # A GPU may round float32 convolutions to TF32, but never float64.
     border = (column, kernels.shape[3] - 1 - column, row, kernels.shape[2] - 1 - row)
     wide = F.pad(images.transpose(0, 1).float(), border, mode="replicate")
+    if images.device.type == "cpu" and images.shape[2] * images.shape[3] > 1024:
+        pairs = zip(wide.unbind(1), kernels.squeeze(1), strict=True)
+        blurred = torch.stack([_correlated(one, kernel) for one, kernel in pairs])
+        return blurred.add_(0.5 / 257).to(torch.uint8)
     if images.device.type == "cpu":
         coarse = kernels.mul(2**16).round_().div_(2**16)
         fine = F.conv2d(wide, (kernels - coarse).float(), groups=len(images))

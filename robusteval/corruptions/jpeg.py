@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # The colour matrices of JFIF in units of 2**-16, and what is added before rounding down.
 _TO_YCC = ((19595, 38470, 7471), (-11058, -21710, 32768), (32768, -27439, -5329))
@@ -67,11 +68,11 @@ def quantisation(table: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _matrices(side: int, points: int) -> tuple[Tensor, Tensor]:
-    """The transforms of a whole line of ``side`` pixels there (side * 8 / points, side) and back (transposed shape)."""
+def _matrices(size: int, points: int) -> tuple[Tensor, Tensor]:
+    """The transforms of ``size`` pixels in a line there (size * 8 / points, size) and back (transposed shape)."""
     forward = cosines(points, _FORWARD_8 if points == 8 else _FORWARD_16)
     inverse = forward if points == 8 else cosines(points, _INVERSE_16)
-    one = torch.eye(side // points, dtype=torch.float64)
+    one = torch.eye(size // points, dtype=torch.float64)
     return torch.kron(one, forward), torch.kron(one, inverse.T.contiguous())
 
 
@@ -80,19 +81,29 @@ def _rounded(values: Tensor, bits: int) -> Tensor:
     return values.add_(2.0 ** (bits - 1)).mul_(2.0**-bits).floor_()
 
 
+def _rowwise(channels: Tensor, matrix: Tensor) -> Tensor:
+    """The rows of channels (N, H, W), part by part, times a matrix (part, new part)."""
+    return (channels.reshape(*channels.shape[:2], -1, len(matrix)) @ matrix).flatten(2)
+
+
+def _columnwise(matrix: Tensor, channels: Tensor) -> Tensor:
+    """A matrix (new part, part) times the columns of channels (N, H, W), part by part."""
+    return (matrix @ channels.reshape(len(channels), -1, matrix.shape[1], channels.shape[2])).flatten(1, 2)
+
+
 def _coded(channels: Tensor, points: int, steps: Tensor) -> Tensor:
     """Channels after transform, quantisation and back, float64 (N, H, W) of whole numbers 0..255."""
-    _, height, width = channels.shape
-    down, up = (matrix.to(channels.device) for matrix in _matrices(height, points))
-    across, back = (matrix.to(channels.device).T for matrix in _matrices(width, points))
-    coefficients = _rounded((channels - 128) @ across, 11)
-    coefficients = _rounded(down @ coefficients, 15 if points == 8 else 17)
+    # Lines are transformed in parts of at most 64 pixels: a matrix for a longer one is mostly empty.
+    parts = [math.gcd(size, 64) for size in channels.shape[1:]]
+    (down, up), (across, back) = ((m.to(channels.device) for m in _matrices(part, points)) for part in parts)
+    coefficients = _rounded(_rowwise(channels - 128, across.T), 11)
+    coefficients = _rounded(_columnwise(down, coefficients), 15 if points == 8 else 17)
     step = steps.to(channels.device).repeat(coefficients.shape[1] // 8, coefficients.shape[2] // 8)
     # The transform is 8 times too large; the size is rounded, not the signed number.
     size = coefficients.abs().add_(step * 4).div_(step * 8).floor_().mul_(step)
     coefficients = size.mul_(coefficients.sign_())
-    lines = _rounded(up @ coefficients, 11)
-    return _rounded(lines @ back, 18).add_(128).clamp_(0, 255)
+    lines = _rounded(_columnwise(up, coefficients), 11)
+    return _rounded(_rowwise(lines, back.T), 18).add_(128).clamp_(0, 255)
 
 
 def _mixed(images: Tensor, matrix: tuple[tuple[int, ...], ...], add: tuple[int, ...]) -> Tensor:
@@ -106,17 +117,16 @@ def _mixed(images: Tensor, matrix: tuple[tuple[int, ...], ...], add: tuple[int, 
 
 
 def recoded(images: Tensor, quality: int) -> Tensor:
-    """The images as they come out of a JPEG file, uint8 (B, 3, H, W); H and W are multiples of 16.
+    """The images as they come out of a JPEG file, uint8 (B, 3, H, W).
 
     Args:
         images: uint8 (B, 3, H, W).
         quality: 1 to 100 on the library's scale; colour is stored at half the resolution, its default.
     """
     batch, _, height, width = images.shape
-    assert height % 16 == 0, "a picture of another height would need padding"
-    assert width % 16 == 0, "a picture of another width would need padding"
-    ycc = _mixed(images.double(), _TO_YCC, _TO_YCC_ADD)
+    # The library repeats the last row and column until whole blocks of 16 pixels are full.
+    ycc = F.pad(_mixed(images.double(), _TO_YCC, _TO_YCC_ADD), (0, -width % 16, 0, -height % 16), mode="replicate")
     bright = _coded(ycc[:, 0], 8, quantisation(_BRIGHTNESS, quality))
-    colour = _coded(ycc[:, 1:].flatten(0, 1), 16, quantisation(_COLOUR, quality)).view(batch, 2, height, width)
-    decoded = torch.cat([bright.unsqueeze(1), colour.sub_(128)], dim=1)
+    colour = _coded(ycc[:, 1:].flatten(0, 1), 16, quantisation(_COLOUR, quality)).view(batch, 2, *ycc.shape[2:])
+    decoded = torch.cat([bright.unsqueeze(1), colour.sub_(128)], dim=1)[:, :, :height, :width]
     return _mixed(decoded, _TO_RGB, _TO_RGB_ADD).clamp_(0, 255).to(torch.uint8)

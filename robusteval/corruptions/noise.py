@@ -9,6 +9,7 @@ numbers only, so that every device draws the same noise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -51,7 +52,7 @@ def shot_matrix(strength: Strength) -> Matrix:
     rate = _LEVELS / 255 * full
     matrix = np.zeros((256, 256))
     below = np.zeros(256)
-    for count in range(int(full)):
+    for count in range(math.ceil(full)):
         upto = pdtr(count, rate)
         matrix[:, int(count / full * 255)] += upto - below
         below = upto

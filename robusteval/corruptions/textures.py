@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from robusteval.errors import UserError
 
@@ -31,7 +34,24 @@ DIGESTS = {
 """File -> sha256. There is a sixth photograph, but the published draw has five outcomes."""
 
 SHRINK = 5
-"""The photographs are shrunk to a fifth, without smoothing."""
+"""For CIFAR the photographs are shrunk to a fifth, without smoothing."""
+
+_ROOM = 1.1
+"""A photograph too small for an image is enlarged to this many times its size."""
+
+
+class Ice(NamedTuple):
+    """The photographs laid end to end.
+
+    Attributes:
+        pixels: uint8 (3, pixels of all photographs), row by row.
+        sizes: heights and widths, int64 (5, 2).
+        starts: where each begins, int64 (5,).
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    starts: Tensor
 
 
 def _content(name: str) -> bytes:
@@ -49,9 +69,9 @@ def _content(name: str) -> bytes:
     return data
 
 
-@lru_cache(maxsize=1)
-def frost() -> tuple[Tensor, ...]:
-    """The five photographs, shrunk: uint8 (3, h, w) each.
+@lru_cache(maxsize=2)
+def frost(shrink: int = SHRINK) -> tuple[Tensor, ...]:
+    """The five photographs, shrunk by an odd factor: uint8 (3, h, w) each.
 
     Raises:
         UserError: the package is missing, or a file is not the published one.
@@ -61,6 +81,29 @@ def frost() -> tuple[Tensor, ...]:
         with Image.open(io.BytesIO(_content(name))) as image:
             pixels = np.asarray(image.convert("RGB"))
         # Bilinear interpolation at exactly a fifth falls on the middle pixel of every five.
-        middle = pixels[SHRINK // 2 :: SHRINK, SHRINK // 2 :: SHRINK]
+        middle = pixels[shrink // 2 :: shrink, shrink // 2 :: shrink]
         photographs.append(torch.from_numpy(np.ascontiguousarray(middle.transpose(2, 0, 1))))
     return tuple(photographs)
+
+
+@lru_cache(maxsize=16)
+def ice(shrink: int, height: int, width: int, device: torch.device) -> Ice:
+    """The photographs for images of one size, on a device.
+
+    The published code fails where an image does not fit into a photograph. Here such a photograph is enlarged with
+    cubic interpolation until it does, with room to spare.
+    """
+    fitting = []
+    for picture in frost(shrink):
+        short = max(height / picture.shape[1], width / picture.shape[2])
+        if short >= 1:
+            size = [math.ceil(side * short * _ROOM) for side in picture.shape[1:]]
+            large = F.interpolate(picture[None].float(), size=size, mode="bicubic", align_corners=False)[0]
+            picture = large.round_().clamp_(0, 255).to(torch.uint8)
+        fitting.append(picture)
+    areas = torch.tensor([picture[0].numel() for picture in fitting])
+    return Ice(
+        torch.cat([picture.flatten(1) for picture in fitting], dim=1).to(device),
+        torch.tensor([picture.shape[1:] for picture in fitting]).to(device),
+        (areas.cumsum(0) - areas).to(device),
+    )

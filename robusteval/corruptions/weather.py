@@ -8,13 +8,13 @@ from torch import Tensor
 from robusteval.corruptions.filters import motion_blur, planes, truncated, unplanes
 from robusteval.corruptions.hsv import rescale
 from robusteval.corruptions.strengths import Strength
-from robusteval.corruptions.textures import frost as photographs
+from robusteval.corruptions.textures import SHRINK, ice
 from robusteval.corruptions.zoom import zoomed
 from robusteval.randomness import Stream
 
 
 def snow(images: Tensor, strength: Strength, rng: Stream, index: Tensor) -> Tensor:
-    """The images in falling snow, uint8 (B, 3, H, W); H must be W.
+    """The images in falling snow, uint8 (B, 3, H, W).
 
     A layer of flakes (normal noise, enlarged, cut off below a threshold, blurred along its fall) is added to a
     paler image, once as it is and once turned by 180 degrees.
@@ -35,14 +35,11 @@ def snow(images: Tensor, strength: Strength, rng: Stream, index: Tensor) -> Tens
     return truncated(mixed.double().add_(white).add_(white.flip(2, 3)))
 
 
-def frost(images: Tensor, strength: Strength, rng: Stream, index: Tensor) -> Tensor:
+def frost(images: Tensor, strength: Strength, rng: Stream, index: Tensor, *, shrink: int = SHRINK) -> Tensor:
     """The images behind ice, uint8 (B, 3, H, W): a random crop of one of five photographs is added."""
     batch, _, height, width = images.shape
-    textures = [texture.to(images.device) for texture in photographs()]
-    sizes = torch.tensor([texture.shape[1:] for texture in textures], device=images.device)
-    starts = torch.tensor([texture[0].numel() for texture in textures], device=images.device)
-    starts = starts.cumsum(0) - starts
-    which = rng.at("photograph").integers(index, len(textures), 1).squeeze(1)
+    everything, sizes, starts = ice(shrink, height, width, images.device)
+    which = rng.at("photograph").integers(index, len(sizes), 1).squeeze(1)
     room = sizes[which] - torch.tensor([height, width], device=images.device)
     # Like the published draw, the last possible row and column are never used.
     corner = (rng.at("corner").uniform(index, 2).double() * room).to(torch.int64)
@@ -50,9 +47,8 @@ def frost(images: Tensor, strength: Strength, rng: Stream, index: Tensor) -> Ten
     column = torch.arange(width, device=images.device)[None, :]
     line = sizes[which, 1].view(-1, 1, 1)
     place = (starts[which].view(-1, 1, 1) + (corner[:, :1, None] + row) * line) + corner[:, 1:, None] + column
-    everything = torch.cat([texture.flatten(1) for texture in textures], dim=1)
-    ice = everything.gather(1, place.flatten().expand(3, -1)).view(3, batch, height, width).transpose(0, 1)
-    mixed = images.double().mul_(strength[0]) + ice.double().mul_(strength[1])
+    crop = everything.gather(1, place.flatten().expand(3, -1)).view(3, batch, height, width).transpose(0, 1)
+    mixed = images.double().mul_(strength[0]) + crop.double().mul_(strength[1])
     return mixed.clamp_(0, 255).to(torch.uint8)
 
 
@@ -85,7 +81,7 @@ def plasma(noise: Tensor, decay: float, side: int) -> Tensor:
 
 
 def fog(images: Tensor, strength: Strength, rng: Stream, index: Tensor) -> Tensor:
-    """The images in fog of uneven density, uint8 (B, 3, H, W); sides up to the next power of two are cut off."""
+    """The images in fog of uneven density, uint8 (B, 3, H, W), cut out of a square of the next power of two."""
     amount, decay = strength
     height, width = images.shape[2:]
     side = 1 << (max(height, width) - 1).bit_length()

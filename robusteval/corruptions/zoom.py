@@ -12,6 +12,9 @@ from torch import Tensor
 
 _TILE = 8
 
+_SMALL = 64
+"""The longest side for tiles: their matrices grow with the fourth power of it."""
+
 
 class Samples(NamedTuple):
     """Where the pixels of a line of the enlarged middle come from: two places int64 (side,), two weights float64."""
@@ -38,9 +41,9 @@ def samples(side: int, factor: float) -> Samples:
 
 
 def zoomed(values: Tensor, factor: float) -> Tensor:
-    """The middle of square planes enlarged by ``factor`` >= 1 to the full size; float64 (H, H, N), as the input."""
+    """The middle of planes enlarged by ``factor`` >= 1 to the full size; float64 (H, W, N), as the input."""
     for axis, shape in ((0, (-1, 1, 1)), (1, (1, -1, 1))):
-        taps = Samples(*(part.to(values.device) for part in samples(values.shape[0], factor)))
+        taps = Samples(*(part.to(values.device) for part in samples(values.shape[axis], factor)))
         near = values.index_select(axis, taps.first).mul_(taps.near.view(shape))
         values = near.add_(values.index_select(axis, taps.second).mul_(taps.far.view(shape)))
     return values
@@ -81,13 +84,15 @@ def _tiles(side: int, factors: tuple[float, ...]) -> _Tiles:
 
 
 def mean_zoomed(values: Tensor, factors: tuple[float, ...]) -> Tensor:
-    """The mean of square planes and their enlargements, uint8 (H, H, N) as the input; H is a multiple of 8.
+    """The mean of planes and their enlargements, uint8 (H, W, N) as the input.
 
-    The published code adds float32 pictures one by one. Here the sum is one matrix product in float64; only where
-    it comes so near to a whole grey level that float32 rounding could have crossed it is the sum done again in
-    the published order.
+    The published code adds float32 pictures one by one. For small squares, the sum is one matrix product in float64;
+    only where it comes so near to a whole grey level that float32 rounding could have crossed it is the sum done
+    again in the published order.
     """
-    side, _, count = values.shape
+    side, width, count = values.shape
+    if side != width or side % _TILE or side > _SMALL:
+        return mean_one_by_one(values, factors)
     tiles = _Tiles(*(part.to(values.device) for part in _tiles(side, factors)))
     patches = values.view(side * side, count).index_select(0, tiles.patches).double()
     mean = torch.bmm(tiles.matrices, patches.view(len(tiles.matrices), -1, count))
@@ -102,6 +107,16 @@ def mean_zoomed(values: Tensor, factors: tuple[float, ...]) -> Tensor:
     for piece in torch.split(unsure, 1 << 13):
         result[piece] = _one_by_one(values, piece, factors)
     return result.view_as(values)
+
+
+def mean_one_by_one(values: Tensor, factors: tuple[float, ...]) -> Tensor:
+    """The same mean of planes of any size, uint8 (H, W, N), summed in float32 in the published order."""
+    own = values.float().div_(255)
+    exact = own.double()
+    total = torch.zeros_like(own)
+    for factor in factors:
+        total += zoomed(exact, factor).float()
+    return own.add_(total).div_(len(factors) + 1).clamp_(0, 1).mul_(255).to(torch.uint8)
 
 
 def _one_by_one(values: Tensor, where: Tensor, factors: tuple[float, ...]) -> Tensor:

@@ -19,7 +19,7 @@ EDGES = (("low", "high"), ("times_low", "times_high"))
 """The keys of ``where`` that make a share a bar of a histogram."""
 GROUP = "images"
 """The key of ``where`` that says which images; one metric of several groups has them side by side."""
-OF_IMAGES = frozenset({"severity", "source", "generator"})
+OF_IMAGES = frozenset({"severity", "source", "generator", "table", "seed"})
 """Keys that corrupted images have and clean ones lack; one value of these is told once."""
 
 

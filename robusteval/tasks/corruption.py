@@ -10,10 +10,11 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from robusteval.corruptions import CORRUPTIONS, GENERATOR_VERSION, HELD_OUT, corrupt, files
+from robusteval.corruptions import CORRUPTIONS, GENERATOR_VERSION, HELD_OUT, adapter, cache, corrupt, files, table_for
 from robusteval.data.sets import ImageSet, data_folder
 from robusteval.errors import UserError, unknown
 from robusteval.options import Count, options
@@ -21,6 +22,12 @@ from robusteval.records import Measurement, Scalar
 from robusteval.stats import mean_interval
 from robusteval.tasks.predict import Part, batches, judge
 from robusteval.tasks.task import Context, Observation, accuracy
+
+PUBLISHED = (*CORRUPTIONS, *HELD_OUT)
+"""The corruptions that files are published of."""
+
+OFFICIAL: dict[str, Scalar] = {"source": "official"}
+"""What a record says of published files."""
 
 Severity = Annotated[int, Field(ge=1, le=5)]
 
@@ -31,6 +38,8 @@ class Corruption:
 
     Attributes:
         names: corruptions; the default are the benchmark's 15 (Hendrycks and Dietterich, 2019, arXiv:1903.12261).
+            Compounds such as ``defocus_blur+gaussian_noise`` are generated; ``imagecorruptions:fog`` is the fog of the
+            package of that name, with ImageNet-C's strengths.
         severities: 1 (weak) to 5.
         source: ``official`` reads the published files, ``generated`` makes images of the published strengths.
             ``auto`` reads the files if they are in the data folder, else generates; records say which it was.
@@ -48,8 +57,11 @@ class Corruption:
     @model_validator(mode="after")
     def _known_and_distinct(self) -> Corruption:
         for name in self.names:
-            if name not in (*CORRUPTIONS, *HELD_OUT):
-                raise unknown("names", "corruption", name, (*CORRUPTIONS, *HELD_OUT))
+            for part in () if name in adapter.NAMES else name.split("+"):
+                if part not in PUBLISHED:
+                    raise unknown("names", "corruption", part, PUBLISHED)
+            if len(set(name.split("+"))) < len(name.split("+")):
+                raise ValueError(f"names: {name!r} has a corruption twice; allowed: each once, from left to right")
         for field, values in (("names", self.names), ("severities", self.severities)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{field}: one is listed twice and would count twice; allowed: each once")
@@ -63,27 +75,34 @@ class Corruption:
         """Accuracy of each network in every cell, then each network's mean; see `Task`."""
         data = data.first(self.limit)
         folder = self._published(data, context.data_dir)
-        source: dict[str, Scalar] = {"source": "official"}
-        if folder is None:
-            source = {"source": "generated", "generator": GENERATOR_VERSION}
+        sources = {name: source_of(name, data, context.seed, official=folder is not None) for name in self.names}
         cells = [(name, severity) for name in self.names for severity in self.severities]
         context.progress.begin(self.name, len(cells) * batches(data, context))
         hits = {branch: np.zeros(len(data.labels), dtype=np.int64) for branch in models}
         for name, severity in cells:
-            if folder is None:
-                outcomes = judge(models, data, context, partial(_made, name=name, severity=severity, seed=context.seed))
-            else:
+            source = sources[name]
+            if folder is not None and source == OFFICIAL:
                 images = files.read(folder, data.name, name, severity, expect=data.labels)
                 outcomes = judge(models, replace(data, images=images), context)
+            elif cache.folder() is not None and name not in adapter.NAMES:
+                images = cache.corrupted(data, name, severity, seed=context.seed, device=context.device)
+                outcomes = judge(models, replace(data, images=images), context)
+            else:
+                change = partial(_made, name=name, severity=severity, seed=context.seed, device=context.device)
+                outcomes = judge(models, data, context, change)
             for branch, right in outcomes.items():
                 hits[branch] += right
                 where = {"branch": branch, "corruption": name, "severity": severity, **source}
-                yield accuracy(self.name, "accuracy", right, where)
+                measurement, _ = accuracy(self.name, "accuracy", right, where)
+                note = adapter.NOTE if name in adapter.NAMES else ""
+                yield Observation(measurement.model_copy(update={"note": note}), right)
+        all_alike = all(source == sources[self.names[0]] for source in sources.values())
+        mean_source: dict[str, Scalar] = sources[self.names[0]] if all_alike else {"source": "mixed"}
         mean_over: dict[str, Scalar] = {"corruptions": len(self.names), "severities": len(self.severities)}
         if set(self.names) != set(CORRUPTIONS):
             mean_over["names"] = " ".join(self.names)  # as many names as the benchmark's need not be the same ones
         for branch, count in hits.items():
-            where = {"branch": branch, **mean_over, **source}
+            where = {"branch": branch, **mean_over, **mean_source}
             yield Observation(_mean(self.name, count / len(cells), where), None)
 
     def _published(self, data: ImageSet, data_dir: Path | None) -> Path | None:
@@ -99,10 +118,31 @@ class Corruption:
         return root if there and self.source != "generated" else None
 
 
-def _made(part: Part, *, name: str, severity: int, seed: int) -> Tensor:
-    """The part's images with a corruption; its padding is copied, not made again."""
-    made = corrupt(part.images[: part.n], name, severity, seed=seed, index=part.index[: part.n])
-    return made[part.index - part.index[0]]
+def source_of(name: str, data: ImageSet, seed: int, *, official: bool) -> dict[str, Scalar]:
+    """What a record says of where a corruption's images come from.
+
+    Args:
+        name: the corruption.
+        data: the clean images.
+        seed: of what is generated.
+        official: the published files are at hand and to be used, as far as they go.
+    """
+    if name in adapter.NAMES:
+        return {"source": "imagecorruptions", "generator": adapter.generator(), "seed": seed}
+    return OFFICIAL if official and name in PUBLISHED else generated(data, seed)
+
+
+def generated(data: ImageSet, seed: int) -> dict[str, Scalar]:
+    """What a record says of generated images: they are of this generator, table of strengths and seed."""
+    table = table_for("auto", *data.images.shape[2:])
+    return {"source": "generated", "generator": GENERATOR_VERSION, "table": table, "seed": seed}
+
+
+def _made(part: Part, *, name: str, severity: int, seed: int, device: torch.device) -> Tensor:
+    """The part's images with a corruption, on the device; its padding is copied, not made again."""
+    images = part.images[: part.n].to(device)
+    made = corrupt(images, name, severity, seed=seed, index=part.index[: part.n])
+    return made[(part.index - part.index[0]).to(device)]
 
 
 def _mean(task: str, scores: npt.NDArray[np.float64], where: dict[str, Scalar]) -> Measurement:

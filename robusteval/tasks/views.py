@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
-from robusteval.corruptions import GENERATOR_VERSION, corrupt, files
+from robusteval.corruptions import cache, files
 from robusteval.data.sets import ImageSet, data_folder
 from robusteval.records import Scalar
-from robusteval.tasks.corruption import Corruption
+from robusteval.tasks.corruption import OFFICIAL, Corruption, source_of
 from robusteval.tasks.task import Context
 
 CLEAN = "clean"
@@ -40,12 +38,11 @@ def views(data: ImageSet, corruption: Corruption, context: Context) -> Iterator[
     yield View({"images": CLEAN}, data)
     for name in corruption.names:
         for severity in corruption.severities:
-            where: dict[str, Scalar] = {"images": name, "severity": severity, "source": corruption.source}
-            if corruption.source == "official":
+            source = source_of(name, data, context.seed, official=corruption.source == "official")
+            if source == OFFICIAL:
                 folder = data_folder(context.data_dir)
                 images = files.read(folder, data.name, name, severity, expect=data.labels)
             else:
-                where["generator"] = GENERATOR_VERSION
-                index = torch.arange(len(data.labels))
-                images = corrupt(data.images, name, severity, seed=context.seed, index=index)
+                images = cache.corrupted(data, name, severity, seed=context.seed, device=context.device)
+            where: dict[str, Scalar] = {"images": name, "severity": severity, **source}
             yield View(where, replace(data, images=images))

@@ -8,9 +8,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from robusteval.corruptions import CIFAR, blur
-from robusteval.corruptions.filters import motion_blur, motion_kernels, motion_taps, padded
-from robusteval.corruptions.zoom import mean_zoomed
+from robusteval.corruptions import CIFAR, IMAGENET, blur
+from robusteval.corruptions.filters import Border, gaussian, motion_blur, motion_kernels, motion_taps, padded, planes
+from robusteval.corruptions.zoom import mean_one_by_one, mean_zoomed
 from robusteval.randomness import Stream
 
 
@@ -34,6 +34,16 @@ def test_gaussian_blur_is_scipys_to_the_last_bit(many: Tensor, index: Tensor, se
     np.testing.assert_array_equal(blur.gaussian_blur(many, (sigma,), Stream.of(0), index), want)
 
 
+@pytest.mark.parametrize(("sigma", "truncate", "border"), [(9.0, 4.0, "nearest"), (40.0, 3.0, "reflect")])
+def test_long_filters_are_scipys(many: Tensor, sigma: float, truncate: float, border: Border) -> None:
+    values = planes(many[:2, :, :20, :27].double())
+    got = gaussian(values, sigma, truncate=truncate, border=border)
+    want = ndimage.gaussian_filter(values.numpy(), (sigma, sigma, 0), mode=border, truncate=truncate)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    # Whatever is filtered beside it, a plane is the same to the last bit.
+    assert torch.equal(gaussian(values[:, :, 4:5], sigma, truncate=truncate, border=border)[:, :, 0], got[:, :, 4])
+
+
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
 def test_defocus_blur_is_a_correlation_with_the_disk(photos: Tensor, index: Tensor, severity: int) -> None:
     strength = CIFAR["defocus_blur"][severity - 1]
@@ -45,10 +55,11 @@ def test_defocus_blur_is_a_correlation_with_the_disk(photos: Tensor, index: Tens
 
 def test_the_disk_is_opencvs() -> None:
     cv2 = pytest.importorskip("cv2", reason="OpenCV is a peer to compare with, not a dependency")
-    line = np.arange(-8, 9)
-    for radius, sigma in (*CIFAR["defocus_blur"], (3.0, 0.5), (6.0, 0.9)):
+    for radius, sigma in (*CIFAR["defocus_blur"], *IMAGENET["defocus_blur"], (3.0, 0.5), (6.0, 0.9), (9, 0.8)):
+        reach, taps = (8, 3) if radius <= 8 else (int(radius), 5)
+        line = np.arange(-reach, reach + 1)
         flat = (line[:, None] ** 2 + line**2 <= radius**2).astype(np.float32)
-        want = cv2.GaussianBlur(flat / flat.sum(), ksize=(3, 3), sigmaX=sigma)
+        want = cv2.GaussianBlur(flat / flat.sum(), ksize=(taps, taps), sigmaX=sigma)
         np.testing.assert_allclose(blur.disk(radius, sigma), want, rtol=3e-7, atol=1e-30)
 
 
@@ -70,6 +81,37 @@ def test_glass_blur_is_the_published_loop(photos: Tensor, index: Tensor, severit
         want.append(np.uint8(np.clip(smoothed(x / 255.0, sigma), 0, 1) * 255))
     got = blur.glass_blur(photos, (sigma, reach, passes), rng, index)
     np.testing.assert_array_equal(got[-8:], back(want))
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (18, 40)])
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+def test_glass_blur_of_a_longer_reach_is_the_published_loop(
+    photos: Tensor, index: Tensor, severity: int, height: int, width: int
+) -> None:
+    sigma, reach, passes = IMAGENET["glass_blur"][severity - 1]
+    reach, passes = int(reach), int(passes)
+    images = photos.repeat(1, 1, 1, 2)[-6:, :, :height, :width]
+    rng = Stream.of(3).at("glass")
+    want, followed = [], 0
+    for place, x in zip(index[-6:], pixels(images), strict=True):
+        x = np.uint8(smoothed(x / 255.0, sigma) * 255)
+        for turn in range(passes):
+            stream = rng if reach == 1 else rng.at("pass", turn)
+            words = stream.bits(place[None], height - 2 * reach, width - 2 * reach)[0].numpy().view(np.uint32)
+            for h in range(height - reach, reach, -1):
+                for w in range(width - reach, reach, -1):
+                    word = int(words[h - reach - 1, w - reach - 1])
+                    if reach == 1:
+                        dx, dy = -(word >> 2 * turn & 1), -(word >> 2 * turn + 1 & 1)
+                    else:
+                        dx, dy = ((half * 2 * reach >> 16) - reach for half in (word & 0xFFFF, word >> 16))
+                    assert -reach <= min(dx, dy) <= max(dx, dy) < reach
+                    followed += (dy, dx) > (0, 0)
+                    x[h, w], x[h + dy, w + dx] = x[h + dy, w + dx], x[h, w]
+        want.append(np.uint8(np.clip(smoothed(x / 255.0, sigma), 0, 1) * 255))
+    got = blur.glass_blur(images, (sigma, reach, passes), rng, index[-6:])
+    np.testing.assert_array_equal(got, back(want))
+    assert (followed > 0) == (reach > 1)
 
 
 def imagemagick(x: np.ndarray, radius: float, sigma: float, angle: float) -> np.ndarray:
@@ -107,6 +149,17 @@ def test_motion_blur_goes_up_for_snow(photos: Tensor, angle: float) -> None:
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize(("height", "width"), [(48, 80), (16, 64), (64, 64)])
+@pytest.mark.parametrize("severity", [1, 5])
+def test_motion_blur_of_larger_pictures(photos: Tensor, index: Tensor, severity: int, height: int, width: int) -> None:
+    radius, sigma = IMAGENET["motion_blur"][severity - 1]
+    large = photos.repeat(1, 1, 2, 3)[:6, :, :height, :width]
+    rng = Stream.of(4).at("motion")
+    angles = rng.at("angle").uniform(index[:6], 1)[:, 0] * 90 - 45
+    want = back([imagemagick(x, radius, sigma, float(a)) for x, a in zip(pixels(large), angles, strict=True)])
+    np.testing.assert_array_equal(blur.motion(large, (radius, sigma), rng, index[:6]), want)
+
+
 def test_motion_kernels_lie_along_their_angle() -> None:
     taps = motion_taps(6, 1)
     assert sum(taps) == pytest.approx(1, abs=1e-9)
@@ -122,26 +175,52 @@ def test_motion_kernels_lie_along_their_angle() -> None:
 
 
 def clipped_zoom(image: np.ndarray, factor: float) -> np.ndarray:
-    side = image.shape[0]
-    crop = math.ceil(side / factor)
-    top = (side - crop) // 2
-    large = ndimage.zoom(image[top : top + crop, top : top + crop], (factor, factor, 1), order=1)
-    trim = (large.shape[0] - side) // 2
-    return large[trim : trim + side, trim : trim + side]
+    """The middle, enlarged and trimmed on all sides; published for squares, here with the same rule on each side."""
+    crop = [math.ceil(side / factor) for side in image.shape[:2]]
+    top = [(side - part) // 2 for side, part in zip(image.shape, crop, strict=False)]
+    middle = image[top[0] : top[0] + crop[0], top[1] : top[1] + crop[1]]
+    large = ndimage.zoom(middle, (factor, factor, 1), order=1)
+    trim = [(whole - side) // 2 for whole, side in zip(large.shape[:2], image.shape[:2], strict=True)]
+    return large[trim[0] : trim[0] + image.shape[0], trim[1] : trim[1] + image.shape[1]]
 
 
-@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
-def test_zoom_blur_is_scipys_to_the_last_bit(photos: Tensor, index: Tensor, severity: int) -> None:
-    stop, step = CIFAR["zoom_blur"][severity - 1]
-    factors = np.arange(1, stop, step)
+def zooms(images: Tensor, strength: tuple[float, ...]) -> np.ndarray:
+    """The published loop over the factors of zoom."""
+    factors = np.arange(1, *strength)
     want = []
-    for image in pixels(photos):
+    for image in pixels(images):
         x = (image / 255.0).astype(np.float32)
         total = np.zeros_like(x)
         for factor in factors:
             total += clipped_zoom(x, factor)
         want.append(np.uint8(np.clip((x + total) / (len(factors) + 1), 0, 1) * 255))
-    np.testing.assert_array_equal(blur.zoom_blur(photos, (stop, step), Stream.of(0), index), back(want))
+    return back(want)
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
+def test_zoom_blur_is_scipys_to_the_last_bit(photos: Tensor, index: Tensor, severity: int) -> None:
+    strength = CIFAR["zoom_blur"][severity - 1]
+    np.testing.assert_array_equal(blur.zoom_blur(photos, strength, Stream.of(0), index), zooms(photos, strength))
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (40, 40), (50, 91), (16, 33), (64, 64), (17, 17)])
+@pytest.mark.parametrize("severity", [1, 5])
+def test_zoom_blur_of_other_sizes(photos: Tensor, index: Tensor, severity: int, height: int, width: int) -> None:
+    strength = IMAGENET["zoom_blur"][severity - 1]
+    images = photos[:3].repeat(1, 1, 7, 7)[:, :, 5 : 5 + height, 9 : 9 + width].contiguous()
+    got = blur.zoom_blur(images, strength, Stream.of(0), index[:3]).numpy()
+    difference = np.abs(got.astype(int) - zooms(images, strength))
+    # scipy multiplies a pixel with both weights at once, which may decide a last bit.
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-5
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_both_ways_to_a_mean_of_zooms_are_one(photos: Tensor, side: int) -> None:
+    values = planes(photos.repeat(1, 1, 2, 2)[:, :, :side, :side]).contiguous()
+    for stop, step in (*CIFAR["zoom_blur"], *IMAGENET["zoom_blur"]):
+        factors = tuple(np.arange(1, stop, step).tolist())
+        np.testing.assert_array_equal(mean_zoomed(values, factors), mean_one_by_one(values, factors))
 
 
 def test_the_zoom_repairs_what_the_matrix_leaves_open() -> None:

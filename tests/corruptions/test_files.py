@@ -1,32 +1,49 @@
+from dataclasses import replace
+from hashlib import file_digest, md5
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from robusteval.corruptions import files
+from robusteval.corruptions import CORRUPTIONS, HELD_OUT, files, published
+from robusteval.corruptions.published import DETERMINISTIC, LABELS, PUBLISHED
 from robusteval.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def labels() -> Tensor:
-    return torch.randint(0, 10, (10_000,), generator=torch.Generator().manual_seed(0))
+    return torch.randint(0, 10, (100,), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
-def root(tmp_path: Path, labels: Tensor) -> Path:
-    """A data folder with one file of corrupted images; all but a few rows are holes."""
+def root(tmp_path: Path, labels: Tensor, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder with one file of corrupted images, a hundredth of the real size, taken for the published one."""
     folder = tmp_path / "CIFAR-10-C"
     folder.mkdir()
     np.save(folder / "labels.npy", np.tile(labels.numpy().astype(np.uint8), 5))
-    images = np.lib.format.open_memmap(folder / "fog.npy", mode="w+", dtype=np.uint8, shape=(50_000, 32, 32, 3))
+    images = np.zeros((500, 32, 32, 3), dtype=np.uint8)
     for severity in range(5):
-        for place in (0, 1, 2, 9_999):
-            images[severity * 10_000 + place] = severity + 1
-            images[severity * 10_000 + place, 5, 7] = (place % 100, 20, 30)
-    images.flush()
+        for place in (0, 1, 2, 99):
+            images[severity * 100 + place] = severity + 1
+            images[severity * 100 + place, 5, 7] = (place, 20, 30)
+    np.save(folder / "fog.npy", images)
+    known = {name: md5((folder / f"{name}.npy").read_bytes()).hexdigest() for name in ("fog", LABELS)}
+    monkeypatch.setattr(files, "IMAGES", 100)
+    monkeypatch.setattr(files, "PUBLISHED", {"cifar10": replace(PUBLISHED["cifar10"], md5=known)})
     return tmp_path
+
+
+@pytest.mark.parametrize("dataset", PUBLISHED)
+def test_every_published_file_has_a_digest_of_its_own(dataset: str) -> None:
+    digests = PUBLISHED[dataset].md5
+    assert {*digests} == {*CORRUPTIONS, *HELD_OUT, LABELS}
+    assert all(len(digest) == 32 and int(digest, 16) for digest in digests.values())
+    assert len({*PUBLISHED["cifar10"].md5.values(), *PUBLISHED["cifar100"].md5.values()}) == 40
+    assert {*DETERMINISTIC} < {*digests}
+    assert files.FOLDERS[dataset] == PUBLISHED[dataset].folder
 
 
 def test_available_means_that_the_folder_is_there(root: Path) -> None:
@@ -37,14 +54,14 @@ def test_available_means_that_the_folder_is_there(root: Path) -> None:
 
 
 @pytest.mark.parametrize("severity", [1, 3, 5])
-def test_severities_are_blocks_of_ten_thousand(root: Path, labels: Tensor, severity: int) -> None:
+def test_severities_are_blocks_of_all_images(root: Path, labels: Tensor, severity: int) -> None:
     images = files.read(root, "cifar10", "fog", severity, expect=labels)
     assert images.dtype == torch.uint8
-    assert images.shape == (10_000, 3, 32, 32)
-    for place in (0, 2, 9_999):
+    assert images.shape == (100, 3, 32, 32)
+    for place in (0, 2, 99):
         assert images[place, :, 0, 0].tolist() == [severity] * 3
-        assert images[place, :, 5, 7].tolist() == [place % 100, 20, 30]
-    assert not images[3:9_999].any()
+        assert images[place, :, 5, 7].tolist() == [place, 20, 30]
+    assert not images[3:99].any()
     assert torch.equal(files.read(root, "cifar10", "fog", severity, expect=labels[:3]), images[:3])
 
 
@@ -70,10 +87,11 @@ def refused(root: Path, labels: Tensor, name: str = "fog", severity: int = 1, da
 def test_mistakes_are_named(root: Path, labels: Tensor) -> None:
     assert "did you mean 'frost'" in refused(root, labels, name="frots")
     assert "snow.npy: there is no such file; the folder has: fog.npy, labels.npy" in refused(root, labels, name="snow")
-    assert "severity 6 is not one of" in refused(root, labels, severity=6)
+    for severity in (0, 6):
+        assert f"severity {severity} is not one of" in refused(root, labels, severity=severity)
     assert "unknown data set 'cifar10-sample'" in refused(root, labels, dataset="cifar10-sample")
     assert "CIFAR-100-C: there is no such folder" in refused(root, labels, dataset="cifar100")
-    assert "has 10000 images of each severity, not 20000" in refused(root, torch.cat([labels, labels]))
+    assert "has 100 images of each severity, not 200" in refused(root, torch.cat([labels, labels]))
 
 
 def test_other_labels_are_refused(root: Path, labels: Tensor) -> None:
@@ -82,7 +100,7 @@ def test_other_labels_are_refused(root: Path, labels: Tensor) -> None:
     files.read(root, "cifar10", "fog", 1, expect=other[:77])
     assert "its labels are not those of the first 78 test images" in refused(root, other[:78])
     np.save(root / "CIFAR-10-C" / "labels.npy", labels.numpy())
-    assert "labels.npy: holds the shape (10000,); allowed: (50000,)" in refused(root, labels)
+    assert "labels.npy: holds the shape (100,); allowed: (500,)" in refused(root, labels)
     np.save(root / "CIFAR-10-C" / "labels.npy", np.tile(labels.numpy(), 5).astype(np.float32))
     assert "labels.npy: holds float32; allowed: integers" in refused(root, labels)
 
@@ -90,9 +108,11 @@ def test_other_labels_are_refused(root: Path, labels: Tensor) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.zeros((10_000, 32, 32, 3), np.uint8), "fog.npy: holds the shape (10000, 32, 32, 3)"),
-        (np.zeros((10, 32, 32, 3), np.uint8), "allowed: (50000, 32, 32, 3)"),
-        (b"<!doctype html><title>Sign in</title>", "fog.npy: not a complete .npy file (37 bytes)"),
+        (np.zeros((100, 32, 32, 3), np.uint8), "fog.npy: holds the shape (100, 32, 32, 3)"),
+        (np.zeros((500, 3, 32, 32), np.uint8), "allowed: (500, 32, 32, 3)"),
+        (np.zeros((500, 32, 32, 3), np.int8), "fog.npy: holds int8; allowed: uint8"),
+        (b"\n<!doctype html><title>Sign in</title>", "fog.npy: not a complete .npy file (38 bytes, a web page)"),
+        (b"\x93NUMPY", "not a complete .npy file (6 bytes); get it again"),
         (b"", "not a complete .npy file (0 bytes)"),
     ],
 )
@@ -109,15 +129,8 @@ def test_damaged_files_are_refused(root: Path, labels: Tensor, content: np.ndarr
 def test_a_cut_off_file_is_refused(root: Path, labels: Tensor) -> None:
     path = root / "CIFAR-10-C" / "fog.npy"
     with path.open("r+b") as file:
-        file.truncate(100_000_000)
-    assert "fog.npy: not a complete .npy file (100000000 bytes)" in refused(root, labels)
-
-
-def test_another_type_is_refused(root: Path, labels: Tensor) -> None:
-    path = root / "CIFAR-10-C" / "fog.npy"
-    path.unlink()
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.int8, shape=(50_000, 32, 32, 3)).flush()
-    assert "fog.npy: holds int8; allowed: uint8" in refused(root, labels)
+        file.truncate(1_000_000)
+    assert "fog.npy: not a complete .npy file (1000000 bytes)" in refused(root, labels)
 
 
 def test_objects_are_not_unpickled(root: Path, labels: Tensor) -> None:
@@ -125,3 +138,61 @@ def test_objects_are_not_unpickled(root: Path, labels: Tensor) -> None:
     path.unlink()
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     assert "not a complete .npy file" in refused(root, labels)
+
+
+@pytest.mark.parametrize("name", ["fog", LABELS])
+def test_nothing_but_the_published_files_bears_their_name(root: Path, labels: Tensor, name: str) -> None:
+    """One changed byte, in a row that is not even read, as by another severity's images."""
+    files.read(root, "cifar10", "fog", 1, expect=labels[:5])
+    path = root / "CIFAR-10-C" / f"{name}.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    message = refused(root, labels[:5])
+    assert f"{name}.npy: not the file published as CIFAR-10-C (md5 {md5(content).hexdigest()}, not " in message
+    assert "get it again from https://zenodo.org/records/2535967" in message
+
+
+def test_a_file_is_checked_once_and_again_when_it_has_changed(
+    root: Path, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def noted(file: BinaryIO, kind: str) -> object:
+        read.append(Path(file.name).name)
+        return file_digest(file, kind)
+
+    monkeypatch.setattr(published.hashlib, "file_digest", noted)
+    for severity in (1, 2, 3):
+        files.read(root, "cifar10", "fog", severity, expect=labels)
+    assert sorted(read) == ["fog.npy", "labels.npy"]
+    path = root / "CIFAR-10-C" / "fog.npy"
+    path.write_bytes(path.read_bytes())
+    files.read(root, "cifar10", "fog", 1, expect=labels)
+    assert read.count("fog.npy") == 2
+    assert sorted(one.name for one in path.parent.iterdir()) == ["fog.npy", "labels.npy"]  # nothing left beside them
+
+
+def test_every_file_that_is_there_gets_its_verdict(root: Path) -> None:
+    path = root / "CIFAR-10-C" / "fog.npy"
+    content = path.read_bytes()
+    assert [(one.path.name, one.right) for one in files.verified(root, "cifar10")] == [
+        ("labels.npy", True),
+        ("fog.npy", True),
+    ]
+    path.write_bytes(content[:-1] + b"\x01")
+    wrong = list(files.verified(root, "cifar10"))[1]
+    assert (wrong.right, wrong.verdict) == (False, "not the published file")
+
+
+def test_the_layout_is_the_published_one(tmp_path: Path) -> None:
+    """The size that the other tests make smaller; the labels and images are holes of that size."""
+    folder = tmp_path / "CIFAR-100-C"
+    folder.mkdir()
+    np.save(folder / "labels.npy", np.zeros(50_000, np.uint8))
+    np.lib.format.open_memmap(folder / "fog.npy", mode="w+", dtype=np.uint8, shape=(50_000, 32, 32, 3)).flush()
+    expect = torch.zeros(10_000, dtype=torch.long)
+    assert "labels.npy: not the file published as CIFAR-100-C" in refused(tmp_path, expect, dataset="cifar100")
+    assert "has 10000 images of each severity, not 10001" in refused(
+        tmp_path, torch.zeros(10_001, dtype=torch.long), dataset="cifar100"
+    )

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -144,15 +145,42 @@ def test_no_images_give_no_images() -> None:
     ("change", "message"),
     [
         ({"name": "gausian_noise"}, "did you mean 'gaussian_noise'"),
-        ({"severity": 0}, "severity 0 is not one of"),
+        ({"name": "defocus_blur+"}, "unknown corruption ''; allowed: brightness"),
+        ({"name": "fog+gaussian_nois"}, "did you mean 'gaussian_noise'"),
+        ({"name": "fog+snow+fog"}, "'fog+snow+fog' has a corruption twice; allowed: each once"),
+        ({"severity": 0}, "severity 0 is not one of 1, 2, 3, 4, 5, nor between them"),
         ({"severity": 6}, "severity 6 is not one of"),
-        ({"severity": 2.5}, "severity 2.5 is not one of"),
-        ({"images": torch.rand(2, 3, 32, 32)}, "float32 (2, 3, 32, 32); allowed: uint8"),
+        ({"severity": 5.01}, "severity 5.01 is not one of"),
+        ({"severity": float("nan")}, "severity nan is not one of"),
+        ({"severity": True}, "severity True is not one of"),
+        ({"severity": "3"}, "severity '3' is not one of"),
+        ({"table": "imagnet"}, "unknown table 'imagnet'; did you mean 'imagenet'?; allowed: auto, cifar, imagenet"),
+        (
+            {"images": torch.tensor([0.0, 0.5, 1.0]).repeat(2048).view(2, 3, 32, 32)},
+            "float32 (2, 3, 32, 32) from 0 to 1; (images * 255).round().to(torch.uint8)?; allowed: uint8 (B, 3, H, W)",
+        ),
+        (
+            {"images": torch.tensor([0.0, 0.5, 200.0]).repeat(2048).view(2, 3, 32, 32)},
+            "from 0 to 255; images.round().to(torch.uint8)?; allowed",
+        ),
+        (
+            {"images": torch.tensor([-1.5, 0.5, 1.0]).repeat(2048).view(2, 3, 32, 32)},
+            "from -1.5 to 1; normalised? corruptions come before that; allowed",
+        ),
         (
             {"images": torch.zeros(2, 32, 32, 3, dtype=torch.uint8)},
-            "uint8 (2, 32, 32, 3); allowed: uint8 (B, 3, 32, 32)",
+            "uint8 (2, 32, 32, 3); channels last? images.permute(0, 3, 1, 2); allowed: uint8 (B, 3, H, W)",
         ),
-        ({"images": torch.zeros(3, 32, 32, dtype=torch.uint8)}, "uint8 (3, 32, 32); allowed"),
+        (
+            {"images": torch.zeros(3, 32, 32, dtype=torch.uint8)},
+            "uint8 (3, 32, 32); one image? images.unsqueeze(0); allowed",
+        ),
+        ({"images": torch.zeros(2, 1, 32, 32, dtype=torch.uint8)}, "uint8 (2, 1, 32, 32); allowed"),
+        (
+            {"images": torch.zeros(2, 3, 32, 15, dtype=torch.uint8)},
+            "(2, 3, 32, 15); allowed: uint8 (B, 3, H, W), H",
+        ),
+        ({"images": torch.zeros(2, 3, 32, 32, dtype=torch.int64)}, "int64 (2, 3, 32, 32); allowed"),
         ({"index": torch.arange(3)}, "index has the shape (3,)"),
         ({"index": torch.rand(2)}, "one integer for each image"),
     ],
@@ -164,10 +192,69 @@ def test_mistakes_are_named(change: dict[str, object], message: str) -> None:
         "severity": 1,
         "seed": 0,
         "index": torch.arange(2),
+        "table": "auto",
     } | change
     with pytest.raises(UserError) as caught:
-        corrupt(given["images"], given["name"], given["severity"], seed=given["seed"], index=given["index"])
+        corrupt(
+            given["images"],
+            given["name"],
+            given["severity"],
+            seed=given["seed"],
+            index=given["index"],
+            table=given["table"],
+        )
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_of_a_compound_follow_each_other_with_the_draws_they_have_alone(photos: Tensor, index: Tensor) -> None:
+    for table in ("cifar", "imagenet"):
+        step = corrupt(photos, "defocus_blur", 4, seed=2, index=index, table=table)
+        step = corrupt(step, "gaussian_noise", 4, seed=2, index=index, table=table)
+        step = corrupt(step, "frost", 4, seed=2, index=index, table=table)
+        together = corrupt(photos, "defocus_blur+gaussian_noise+frost", 4, seed=2, index=index, table=table)
+        assert torch.equal(together, step)
+    other = corrupt(photos, "gaussian_noise+defocus_blur+frost", 4, seed=2, index=index, table="imagenet")
+    assert not torch.equal(together, other)
+
+
+def test_tables_draw_independently(photos: Tensor, index: Tensor) -> None:
+    grey = torch.full_like(photos, 128)
+    one, other = (
+        corrupt(grey, "gaussian_noise", 3, seed=0, index=index, table=table).double() - 127.5
+        for table in ("cifar", "imagenet")
+    )
+    assert 2 < float(other.std() / one.std()) < 2.5
+    correlation = float((one * other).mean() / (one.square().mean() * other.square().mean()).sqrt())
+    assert abs(correlation) < 5 / one.numel() ** 0.5
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_whole_severity_may_be_written_as_a_float(photos: Tensor, index: Tensor, name: str) -> None:
+    whole = corrupt(photos[:4], name, 3, seed=0, index=index[:4])
+    assert torch.equal(corrupt(photos[:4], name, 3.0, seed=0, index=index[:4]), whole)
+
+
+@pytest.mark.parametrize("table", ["cifar", "imagenet"])
+def test_between_two_severities_the_noise_is_between_them(photos: Tensor, index: Tensor, table: str) -> None:
+    grey = torch.full_like(photos, 128)
+    sizes = [
+        float(corrupt(grey, "gaussian_noise", severity, seed=0, index=index, table=table).double().std())
+        for severity in (1, 1.25, 1.5, 1.75, 2)
+    ]
+    np.testing.assert_allclose(sizes, np.linspace(sizes[0], sizes[-1], 5), rtol=0.01)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_auto_takes_the_table_of_the_size(photos: Tensor, index: Tensor, name: str) -> None:
+    small, large = photos[:2], photos[:2].repeat_interleave(2, 3)
+    for images, table in ((small, "cifar"), (large, "imagenet")):
+        made = corrupt(images, name, 2, seed=0, index=index[:2])
+        assert torch.equal(made, corrupt(images, name, 2, seed=0, index=index[:2], table=table))
+        other = "cifar" if table == "imagenet" else "imagenet"
+        same = torch.equal(made, corrupt(images, name, 2, seed=0, index=index[:2], table=other))
+        # The second severity of saturate is the same number in both tables.
+        assert same == (name == "saturate")
 
 
 def test_the_names_cost_no_import_of_torch() -> None:

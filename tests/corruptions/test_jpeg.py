@@ -30,6 +30,22 @@ def test_grey_pictures_are_pillows_to_the_last_bit(photos: Tensor, quality: int)
     np.testing.assert_array_equal(jpeg.recoded(grey, quality), pillow(grey, quality))
 
 
+@pytest.mark.parametrize(("height", "width"), [(17, 31), (50, 91), (224, 224), (16, 200)])
+@pytest.mark.parametrize("quality", [7, 25, 80])
+def test_grey_pictures_of_any_size_are_pillows_to_the_last_bit(
+    photos: Tensor, quality: int, height: int, width: int
+) -> None:
+    grey = photos[:2, :1].repeat(1, 3, 7, 7)[:, :, 3 : 3 + height, 5 : 5 + width].contiguous()
+    np.testing.assert_array_equal(jpeg.recoded(grey, quality), pillow(grey, quality))
+
+
+def test_a_border_is_repeated_to_fill_blocks(photos: Tensor) -> None:
+    # A picture that is continued by its own last rows and columns to 48 x 48 is coded alike.
+    cut = photos[:, :, :27, :22]
+    whole = torch.nn.functional.pad(cut.float(), (0, 26, 0, 21), mode="replicate").to(torch.uint8)
+    np.testing.assert_array_equal(jpeg.recoded(cut, 25), jpeg.recoded(whole, 25)[:, :, :27, :22])
+
+
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
 def test_colours_are_near_those_of_the_other_library(photos: Tensor, index: Tensor, severity: int) -> None:
     (quality,) = CIFAR["jpeg_compression"][severity - 1]

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare, norm
 from torch import Tensor
 
-from robusteval.corruptions import CIFAR, noise
+from robusteval.corruptions import CIFAR, TABLES, Table, noise, strengths
 from robusteval.randomness import Stream
 
 MATRICES = {
@@ -38,10 +38,11 @@ def published(name: str, values: np.ndarray, c: float, rng: np.random.Generator)
     return np.uint8(np.clip(out, 0, 1) * 255)
 
 
-@pytest.mark.parametrize("severity", [1, 5])
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("severity", [1, 2.5, 5])
 @pytest.mark.parametrize("name", MATRICES)
-def test_the_matrix_is_the_law_of_the_published_recipe(name: str, severity: int) -> None:
-    strength = CIFAR[name][severity - 1]
+def test_the_matrix_is_the_law_of_the_published_recipe(name: str, severity: float, table: Table) -> None:
+    strength = strengths.strength(table, name, severity)
     matrix = MATRICES[name](strength)
     np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
     rng = np.random.default_rng(0)
@@ -54,8 +55,8 @@ def test_the_matrix_is_the_law_of_the_published_recipe(name: str, severity: int)
         grouped, expected = np.append(counts[~few], counts[few].sum()), np.append(law[~few], law[few].sum())
         if expected[-1] == 0:
             grouped, expected = grouped[:-1], expected[:-1]
-        # 48 tests: a right law fails one of them in a thousand runs of different seeds.
-        assert len(expected) == 1 or chisquare(grouped, expected * counts.sum() / expected.sum()).pvalue > 2e-5
+        # 144 tests: a right law fails one of them in a thousand runs of different seeds.
+        assert len(expected) == 1 or chisquare(grouped, expected * counts.sum() / expected.sum()).pvalue > 7e-6
 
 
 def test_gaussian_noise_has_the_moments_of_a_clipped_and_truncated_normal() -> None:

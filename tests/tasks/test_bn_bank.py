@@ -230,6 +230,8 @@ def test_records_say_where_they_were_taken(data: ImageSet, judged: Context) -> N
         "severity": 2,
         "source": "generated",
         "generator": "1",
+        "table": "cifar",
+        "seed": 3,
     }
     assert (cell.task, cell.metric, cell.unit, cell.n) == ("bn_bank", "accuracy", "fraction", 53)
     assert cell.low < cell.value < cell.high

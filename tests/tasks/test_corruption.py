@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robusteval.corruptions import CORRUPTIONS, GENERATOR_VERSION, HELD_OUT, corrupt
+from robusteval.corruptions import CORRUPTIONS, GENERATOR_VERSION, HELD_OUT, corrupt, files
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.options import build
 from robusteval.stats import mean_interval, wilson
-from robusteval.tasks import Context, Corruption, Observation
+from robusteval.tasks import Clean, Context, Corruption, Observation
 from robusteval.tasks.predict import predict, to_input
 
 
@@ -56,6 +56,8 @@ def test_cells_hold_what_the_generator_makes(
             "severity": severity,
             "source": "generated",
             "generator": GENERATOR_VERSION,
+            "table": "cifar",
+            "seed": 3,
         }
 
 
@@ -81,6 +83,8 @@ def test_the_mean_is_over_cells_and_its_interval_over_images(
             "names": "gaussian_noise contrast pixelate",
             "source": "generated",
             "generator": GENERATOR_VERSION,
+            "table": "cifar",
+            "seed": 3,
         }
 
 
@@ -108,8 +112,9 @@ def test_images_are_made_once_for_all_networks(
 
 
 @pytest.fixture
-def published(tmp_path: Path, data: ImageSet) -> Path:
+def published(tmp_path: Path, data: ImageSet, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Files in the published layout whose images are all of one grey level: 10 times the severity, fog 100 more."""
+    monkeypatch.setattr(files, "_check_published", lambda *_: None)  # they are not the published ones
     folder = tmp_path / "CIFAR-10-C"
     folder.mkdir()
     labels = np.zeros((5, 10_000), dtype=np.uint8)
@@ -231,3 +236,35 @@ def test_other_names_are_named_in_the_mean_and_the_benchmarks_own_are_not(
     other = (*CORRUPTIONS[:-1], "saturate")
     assert mean_where(other)["names"] == " ".join(other)
     assert "names" not in mean_where(CORRUPTIONS[::-1])
+
+
+def test_compounds_and_the_other_package_say_where_they_come_from(network, data, context):
+    few = data.first(8)
+    task = Corruption(names=("fog", "defocus_blur+gaussian_noise", "imagecorruptions:fog"), severities=(2,))
+    found = list(task.measure({"main": network()}, few, context))
+    by_name = {o.measurement.where.get("corruption"): o for o in found}
+    assert by_name["fog"].measurement.where["source"] == "generated"
+    compound = by_name["defocus_blur+gaussian_noise"]
+    images = corrupt(few.images, "defocus_blur", 2, seed=context.seed, index=torch.arange(8))
+    images = corrupt(images, "gaussian_noise", 2, seed=context.seed, index=torch.arange(8))
+    (expected,) = Clean().measure({"main": network()}, replace(few, images=images), context)
+    np.testing.assert_array_equal(compound.outcomes, expected.outcomes)
+    other = by_name["imagecorruptions:fog"].measurement
+    assert other.where["source"] == "imagecorruptions"
+    assert other.where["seed"] == context.seed
+    assert "strengths of ImageNet-C" in other.note
+    assert by_name[None].measurement.where["source"] == "mixed"
+    assert by_name[None].measurement.where["names"].split() == list(task.names)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fog+fogg", "unknown corruption 'fogg'; did you mean 'fog'"),
+        ("fog+fog", "has a corruption twice"),
+        ("imagecorruptions:fogg", "unknown corruption 'imagecorruptions:fogg'"),
+    ],
+)
+def test_wrong_names_are_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        build(Corruption, {"names": [name]}, "here")
