@@ -44,6 +44,7 @@ def test_the_photographs_are_a_bilinear_fifth(elsewhere: Path) -> None:
             np.testing.assert_allclose(texture[channel], want, atol=1e-9)
 
 
+@pytest.mark.usefixtures("unread")
 def test_a_changed_photograph_is_refused(elsewhere: Path) -> None:
     data = bytearray((elsewhere / "frost4.jpg").read_bytes())
     data[1000] ^= 1
@@ -53,6 +54,7 @@ def test_a_changed_photograph_is_refused(elsewhere: Path) -> None:
         textures.frost()
 
 
+@pytest.mark.usefixtures("unread")
 def test_a_missing_photograph_or_package_is_named(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (elsewhere / "frost2.png").unlink()
     with pytest.raises(UserError, match=r"cannot read .*frost2\.png .*imagecorruptions-imaug"):

@@ -284,13 +284,12 @@ def test_a_full_disk_is_found_out_before(
     assert "needs 0.00 GB and has 0.00 GB" in refused(tmp_path / "a" / "b")
 
 
+@pytest.mark.usefixtures("unread")
 def test_missing_photographs_are_found_out_before(
     refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    textures.frost.cache_clear()
     monkeypatch.setattr(textures, "find_spec", lambda _: None)
     assert "frost: its photographs come with" in refused(tmp_path / "out", Request(names=("fog", "frost")))
-    textures.frost.cache_clear()
 
 
 def as_published(monkeypatch: pytest.MonkeyPatch, digests: dict[str, str]) -> None:
