@@ -1,12 +1,10 @@
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from robusteval.corruptions import textures
 from robusteval.data import ImageSet, load
 
 
@@ -39,16 +37,3 @@ def cifar_test() -> ImageSet:
     if not folder:
         pytest.skip("ROBUSTEVAL_DATA does not name a folder with the complete CIFAR data")
     return load("cifar10", "test", data_dir=Path(folder))
-
-
-def _forget() -> None:
-    textures.frost.cache_clear()
-    textures.ice.cache_clear()
-
-
-@pytest.fixture
-def unread() -> Iterator[None]:
-    """The frost photographs as if no test had read them yet, and afterwards as if this one had not."""
-    _forget()
-    yield
-    _forget()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import md5, sha256
 from pathlib import Path
@@ -282,6 +282,19 @@ def test_a_full_disk_is_found_out_before(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100_000))
     assert "needs 0.00 GB and has 0.00 GB" in refused(tmp_path / "a" / "b")
+
+
+@pytest.fixture
+def unread() -> Iterator[None]:
+    """The frost photographs as if no test had read them yet, and afterwards as if this one had not."""
+
+    def forget() -> None:
+        textures.frost.cache_clear()
+        textures.ice.cache_clear()
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.mark.usefixtures("unread")
