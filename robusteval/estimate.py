@@ -12,7 +12,8 @@ import torch
 
 from robusteval.cost import FlopCount, forward_flops
 from robusteval.planning import Job
-from robusteval.runner import judging, network, setting
+from robusteval.restoring import network, setting
+from robusteval.runner import judging
 from robusteval.runtime import Runtime
 from robusteval.tasks import Origin, Task
 from robusteval.train import Diverged, train, wrapped

@@ -51,6 +51,21 @@ class Feed:
             if i >= first:
                 yield rows.to(self.device, non_blocking=True)
 
+    def batches(self, step: int, steps: int, *, replays: int = 1) -> Iterator[tuple[int, Tensor]]:
+        """For every step from ``step`` on: how often the images were seen whole, and the image positions (B,).
+
+        With replays each batch comes so many times in a row, and the images are seen less often.
+        """
+        per_epoch = len(self.labels) // self.training.batch_size
+        while step < steps:
+            seen, first = divmod(step // replays, per_epoch)
+            for rows in self.order(seen, first):
+                for _ in range(step % replays, replays):
+                    if step == steps:
+                        return
+                    yield seen, rows
+                    step += 1
+
     def batch(self, epoch: int, step: int, rows: Tensor, *, number: int = 0) -> Batch:
         """The augmented images of some rows; ``number`` counts the parts of a step's batch."""
         with timed("data"):

@@ -11,31 +11,24 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from robusteval import store
-from robusteval.cells import Cell, plain, task_key
+from robusteval.cells import plain, task_key
 from robusteval.checkpoints import CHECKPOINT
-from robusteval.data import DATASETS, ImageSet
 from robusteval.errors import UserError
 from robusteval.hardware import choose_precision
-from robusteval.method import Setting
-from robusteval.methods import METHODS
-from robusteval.models import build
-from robusteval.models.weights import load_state
 from robusteval.planning import Job, renewed
 from robusteval.progress import Progress
 from robusteval.provenance import collect
-from robusteval.randomness import Stream
 from robusteval.records import Measurement, Run, TaskRecord
+from robusteval.restoring import check_teacher, network, restored, teacher_of
 from robusteval.runtime import Runtime
-from robusteval.tasks import Context, Origin, Outcomes, Task
-from robusteval.train import snapshot_name, train, wrapped
+from robusteval.tasks import Context, Outcomes, Task
+from robusteval.train import snapshot_name, train
 
 EVALUATION_SEED = 0
 """Every run is judged on the same corrupted images and from the same attack starts, so that outcomes can be paired."""
@@ -57,7 +50,7 @@ def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
         job = renewed(job)
         if job.state == "done":
             return store.read_record(job.folder, store.RUN, Run)
-        _check_teacher(job)
+        check_teacher(job)
         failures: dict[str, Exception] = {}
         run = _begin(job, runtime)
         with _kept(failures, "training"):
@@ -68,17 +61,11 @@ def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
             for subject in _subjects(run):
                 missing = [task for task in job.missing if _name(job, task, subject) not in store.names(job.folder)]
                 if missing:
-                    models, origin = _restored(job, run, runtime, subject.file)
+                    models, origin = restored(job, run, runtime, subject.file)
                 for task in missing:
                     with _kept(failures, task.name if subject.epoch is None else f"{task.name} after {subject.epoch}"):
                         _measure(job, task, subject, models, replace(context, origin=origin), runtime)
         return _end(job.folder, run, failures)
-
-
-def network(cell: Cell, data: ImageSet) -> nn.Module:
-    """The cell's network with its initial weights: the same for every method at a seed."""
-    torch.manual_seed(Stream.of(cell.seed).at("initial weights").seed)
-    return build(cell.architecture, classes=len(data.classes), normalize=DATASETS[cell.dataset].family)
 
 
 def judging(runtime: Runtime, deployed: str, progress: Progress, *, data_dir: Path | None) -> Context:
@@ -142,7 +129,7 @@ def _train(job: Job, run: Run, runtime: Runtime, progress: Progress) -> Run:
         cell.training,
         seed=cell.seed,
         device=runtime.device,
-        teacher=_teacher(job),
+        teacher=teacher_of(job),
         folder=folder,
         progress=progress,
     )
@@ -174,95 +161,6 @@ def _subjects(run: Run) -> list[Subject]:
 def _name(job: Job, task: Task, subject: Subject) -> str:
     """The file of a task's record on those weights."""
     return f"{store.TASKS}{task_key(task, job.test.ref(), subject.sha256)}.json"
-
-
-def _restored(job: Job, run: Run, runtime: Runtime, file: str) -> tuple[Mapping[str, nn.Module], Origin]:
-    """The network of each branch, always from stored weights: what is judged is what can be loaded again."""
-    cell = job.cell
-    model = wrapped(network(cell, job.train).train(), cell.method, cell.training, setting(cell, job.train))
-    tensors, _ = store.read_tensors(job.folder, file)
-    load_state(model, tensors, where=str(job.folder / file))
-    model = model.to(runtime.device)
-    models = {branch: cell.method.deploy(model, branch).eval() for branch in run.branches}
-    return models, Origin(cell.method, cell.training, model, job.train, partial(_sibling, job, runtime))
-
-
-def setting(cell: Cell, data: ImageSet, teacher: nn.Module | None = None) -> Setting:
-    """What the cell's method is told about its training; a teacher that is not given has its initial weights."""
-    if cell.teacher is not None and teacher is None:
-        teacher = cell.teacher.method.deploy(
-            cell.teacher.method.wrap(network(cell.teacher, data).train(), setting(cell.teacher, data))
-        )
-    return Setting(
-        classes=len(data.classes),
-        images=len(data.labels),
-        batch_size=cell.training.batch_size,
-        shape=(3, *data.images.shape[2:]),
-        teacher=teacher,
-    )
-
-
-def _check_teacher(job: Job) -> None:
-    """Raises Busy while another process trains the teacher: a student must not fail for being early."""
-    if job.trained or job.teacher is None:
-        return
-    there = store.names(job.teacher)
-    if store.RUN in there and store.DEPLOYED not in there:
-        with store.locked(job.teacher):
-            return
-
-
-def _teacher(job: Job) -> nn.Module | None:
-    """The trained network that the cell's method learns from.
-
-    Raises:
-        UserError: its run has no weights: it failed, or was left out.
-    """
-    if job.teacher is None or job.cell.teacher is None:
-        return None
-    if store.DEPLOYED not in store.names(job.teacher):
-        raise UserError(f"{job.cell.label}: its teacher has no weights yet: {job.teacher.name}; train it first")
-    return _deployed(job.teacher, job)
-
-
-def _deployed(folder: Path, job: Job) -> nn.Module:
-    """The plain network that another run of the job's architecture and data has left."""
-    plain = network(job.cell, job.train)
-    tensors, _ = store.read_tensors(folder, store.DEPLOYED)
-    load_state(plain, tensors, where=str(folder / store.DEPLOYED))
-    return plain.eval()
-
-
-def _sibling(job: Job, runtime: Runtime, method: str) -> nn.Module | None:
-    """The deployed network of a method's run that differs from the job's in its method alone; None without one.
-
-    Of several, the one with the method's default options.
-    """
-    own, default = store.read_record(job.folder, store.RUN, Run), plain(METHODS[method]())
-    found = [
-        other
-        for other in store.find_runs(job.folder.parent, skip=lambda folder, error: None)
-        if other.run.method == method and _alike(other.run, own) and store.DEPLOYED in store.names(other.folder)
-    ]
-    if not found:
-        return None
-    return _deployed(min(found, key=lambda other: other.run.options != default).folder, job).to(runtime.device)
-
-
-def _alike(run: Run, other: Run) -> bool:
-    """Whether two runs differ in their methods alone, and in what is only watched on the way."""
-    watched = ("checkpoint_seconds", "snapshots", "shadow_momenta")
-    first, second = (
-        (
-            one.dataset,
-            one.architecture,
-            one.seed,
-            one.train_data,
-            {key: value for key, value in one.training.items() if key not in watched},
-        )
-        for one in (run, other)
-    )
-    return first == second
 
 
 def _measure(

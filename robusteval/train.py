@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -161,7 +160,7 @@ class _Loop:
         saved = told = time.monotonic()
         counted = False
         with self.meter.running(), watching(self.model):
-            for seen, rows in self._batches():
+            for seen, rows in self.feed.batches(self.step, self.steps, replays=self.method.replays):
                 epoch, position = divmod(self.step, self.steps_per_epoch)
                 loss = self._train_step(seen, rows, fresh=not (position and counted))
                 counted, note = True, ""
@@ -176,19 +175,6 @@ class _Loop:
             self._save()
             self._finish()
         return Trained(self.model, tuple(self.history), self._cost(), tuple(self.snapshots))
-
-    def _batches(self) -> Iterator[tuple[int, Tensor]]:
-        """For every step from here to the last: how often the data were seen whole, and the image positions (B,).
-
-        A method with replays gets each batch several times in a row, so it sees the data less often.
-        """
-        replays = self.method.replays
-        while self.step < self.steps:
-            seen, first = divmod(self.step // replays, self.steps_per_epoch)
-            for rows in self.feed.order(seen, first):
-                for _ in range(self.step % replays, replays):
-                    if self.step < self.steps:
-                        yield seen, rows
 
     def _train_step(self, seen: int, rows: Tensor, *, fresh: bool) -> Tensor:
         """One optimizer step; the sum of the epoch's losses so far, still on the device."""

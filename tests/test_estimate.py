@@ -11,7 +11,8 @@ from robusteval.cost import FlopCount
 from robusteval.estimate import estimate
 from robusteval.planning import plan
 from robusteval.progress import Silent
-from robusteval.runner import network, run_job
+from robusteval.restoring import network
+from robusteval.runner import run_job
 from robusteval.runtime import Runtime
 from robusteval.tasks import Context, Corruption, Pgd
 

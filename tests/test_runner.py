@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from robusteval import runner, store
+from robusteval import restoring, runner, store
 from robusteval.cells import task_key
 from robusteval.checkpoints import CHECKPOINT
 from robusteval.config import Suite, parse_suite
@@ -147,7 +147,7 @@ def test_measurements_are_views_of_the_stored_outcomes(finished):
 def test_the_deployed_file_is_a_plain_network_with_the_deployed_scores(finished):
     (stored,) = store.find_runs(finished)
     (job,) = planned(LEARNT, finished)
-    network = runner.network(job.cell, job.train).eval()
+    network = restoring.network(job.cell, job.train).eval()
     load_state(network, read_state(stored.folder / store.DEPLOYED), where="deployed")
     with torch.no_grad():
         right = network(job.test.images.float() / 255).argmax(1) == job.test.labels
@@ -196,7 +196,7 @@ def test_runs_of_other_seeds_differ_and_are_judged_alike(tmp_path):
 
 def test_methods_start_from_the_same_weights_at_a_seed(tmp_path):
     jobs = planned(suite(methods=("standard", "entprop"), seeds=[1, 2]), tmp_path)
-    weights = [runner.network(job.cell, job.train).state_dict() for job in jobs]
+    weights = [restoring.network(job.cell, job.train).state_dict() for job in jobs]
     key = next(key for key, value in weights[0].items() if value.ndim == 4)
     assert torch.equal(weights[0][key], weights[2][key])
     assert torch.equal(weights[1][key], weights[3][key])
@@ -205,9 +205,9 @@ def test_methods_start_from_the_same_weights_at_a_seed(tmp_path):
 
 def test_the_initial_weights_do_not_depend_on_what_ran_before(tmp_path):
     (job,) = planned(suite(), tmp_path)
-    first = runner.network(job.cell, job.train).state_dict()
+    first = restoring.network(job.cell, job.train).state_dict()
     torch.rand(5)
-    second = runner.network(job.cell, job.train).state_dict()
+    second = restoring.network(job.cell, job.train).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -332,7 +332,7 @@ def test_counted_training_flops_are_those_of_the_law(finished):
     (stored,) = store.find_runs(finished)
     (job,) = planned(LEARNT, finished)
     image = job.train.images[:1].float() / 255
-    law = 3 * forward_flops(runner.network(job.cell, job.train), image) * job.cell.method.passes().flops * 512
+    law = 3 * forward_flops(restoring.network(job.cell, job.train), image) * job.cell.method.passes().flops * 512
     assert stored.run.cost is not None
     # k = 0.2 of 16 images is 3 of them; the first convolution needs no input gradient in plain training steps.
     assert stored.run.cost.flops == pytest.approx(law, rel=0.04)

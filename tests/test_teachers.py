@@ -16,6 +16,7 @@ from robusteval.models.weights import load_state, read_state
 from robusteval.options import options
 from robusteval.planning import plan
 from robusteval.progress import Silent
+from robusteval.restoring import network, setting
 from robusteval.runner import run_job
 from robusteval.runtime import Runtime
 from robusteval.train import snapshot_name
@@ -170,7 +171,7 @@ def test_snapshots_are_judged_as_the_final_weights_are(tmp_path):
     (job,) = plan(suite("entprop", training=training, tasks=tasks), tmp_path, limit=64)
     assert (job.state, job.missing) == ("done", ())
     for snapshot in stored.run.snapshots:
-        model = job.cell.method.wrap(runner.network(job.cell, job.train), runner.setting(job.cell, job.train))
+        model = job.cell.method.wrap(network(job.cell, job.train), setting(job.cell, job.train))
         load_state(model, read_state(stored.folder / snapshot_name(snapshot.epoch)), where="snapshot")
         plain = job.cell.method.deploy(model, "aux").eval()
         with torch.no_grad():
@@ -197,18 +198,18 @@ def test_a_sibling_is_trained_alike_and_of_several_the_default_one(tmp_path):
     carried_out(out, tmp_path)
     (job,) = (one for one in plan(out, tmp_path, limit=64) if one.cell.label == "learning")
 
-    def sibling():
-        network = runner._sibling(job, RUNTIME, "standard")
+    def weight():
+        network = sibling(job, RUNTIME, "standard")
         return None if network is None else network.state_dict()["conv1.weight"]
 
     def of(label):
         (stored,) = (one for one in store.find_runs(tmp_path) if one.run.label == label)
         return read_state(stored.folder / store.DEPLOYED)["conv1.weight"]
 
-    assert torch.equal(sibling(), of("standard label_smoothing=0.5"))  # its own teacher, and not the longer run
+    assert torch.equal(weight(), of("standard label_smoothing=0.5"))  # its own teacher, and not the longer run
     carried_out(suite("standard", watched, training=training), tmp_path)
-    assert torch.equal(sibling(), of("standard"))
-    assert runner._sibling(job, RUNTIME, "mixup") is None
+    assert torch.equal(weight(), of("standard"))
+    assert sibling(job, RUNTIME, "mixup") is None
 
 
 def counted_writes(patch, survive):

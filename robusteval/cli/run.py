@@ -145,12 +145,12 @@ def _resolvable(suite: Suite) -> Suite:
 
 def _work(jobs: list[Job], runtime: Runtime) -> int:
     """The exit code after doing all that was not done: 0, 1 where a job failed, `INTERRUPTED`."""
-    todo = [job for job in jobs if job.state != "done"]
-    if done := len(jobs) - len(todo):
+    left = [job for job in jobs if job.state != "done"]
+    if done := len(jobs) - len(left):
         note(f"{done} of {len(jobs)} cells are done already")
     try:
-        with display_for(errors(), [_weight(job) for job in todo]) as display:
-            failed = [job for job in todo if not _done(job, runtime, display)]
+        with display_for(errors(), [_weight(job) for job in left]) as display:
+            failed = [job for job in left if not _done(job, runtime, display)]
     except KeyboardInterrupt:
         note("interrupted: the same command resumes where it stopped")
         return INTERRUPTED

@@ -17,10 +17,9 @@ from robusteval.features import captured, last_stage, penultimate
 from robusteval.models.layers import global_average
 from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options, written
 from robusteval.randomness import Stream
-from robusteval.records import Measurement, Scalar
-from robusteval.stats import t_interval
+from robusteval.records import Scalar
 from robusteval.tasks.predict import Part, batches, parts, predict, to_input
-from robusteval.tasks.task import Context, Observation
+from robusteval.tasks.task import Context, Observation, image_mean
 
 PENULTIMATE = "penultimate"
 """The layer name of the classifier's input."""
@@ -83,9 +82,9 @@ class Features:
             cosines: dict[str, list[Tensor]] = {}
             for part in parts(data, context.batch_size):
                 x = to_input(part.images, context.device)
-                clean = _features(model, x, classes=len(data.classes), where=branch)
+                clean = represented(model, x, classes=len(data.classes), where=branch)
                 x_adv = attacked(model, x, part, self, context)
-                moved = _features(model, x_adv, classes=len(data.classes), where=branch)
+                moved = represented(model, x_adv, classes=len(data.classes), where=branch)
                 for layer, z in clean.items():
                     distances.setdefault(layer, []).append((moved[layer] - z).norm(dim=1)[: part.n].cpu())
                     cosine = F.cosine_similarity(moved[layer], z, dim=1).clamp(-1, 1)
@@ -93,8 +92,8 @@ class Features:
                 context.progress.advance()
             for layer, found in distances.items():
                 where = {"branch": branch, "attack_branch": branch, "layer": layer, **described(self)}
-                yield _mean("feature_distance", torch.cat(found), where, low=0.0)
-                yield _mean("feature_cosine", torch.cat(cosines[layer]), where, low=-1.0, high=1.0)
+                yield image_mean(self.name, "feature_distance", torch.cat(found), where, low=0.0)
+                yield image_mean(self.name, "feature_cosine", torch.cat(cosines[layer]), where, low=-1.0, high=1.0)
 
 
 def described(attack: Attack) -> dict[str, Scalar]:
@@ -130,26 +129,9 @@ def pooled(output: Tensor) -> Tensor:
     return global_average(F.relu(output))
 
 
-def _features(model: nn.Module, x: Tensor, *, classes: int, where: str) -> dict[str, Tensor]:
+def represented(model: nn.Module, x: Tensor, *, classes: int, where: str) -> dict[str, Tensor]:
     """The features of each layer, float64 (B, D)."""
     with captured(model, last_stage(model)) as kept, penultimate(model) as before:
         predict(model, x, classes=classes, where=where)
     found = {layer: pooled(output).double() for layer, output in kept.items()}
     return found | {PENULTIMATE: before[-1].double()}
-
-
-def _mean(metric: str, values: Tensor, where: dict[str, Scalar], *, low: float, high: float = torch.inf) -> Observation:
-    """The mean over images."""
-    interval = t_interval(values.numpy(), low=low, high=high)
-    measurement = Measurement(
-        task=Features.name,
-        metric=metric,
-        value=float(values.mean()),
-        n=len(values),
-        unit="number",
-        low=interval and interval.low,
-        high=interval and interval.high,
-        where=where,
-        note="" if interval else "no interval: all images give the same number",
-    )
-    return Observation(measurement, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robusteval.data.sets import ImageSet
 from robusteval.method import Method
 from robusteval.progress import Progress, Silent
 from robusteval.records import Measurement, Scalar
-from robusteval.stats import wilson
+from robusteval.stats import t_interval, wilson
 from robusteval.training import Training
 
 Outcomes = npt.NDArray[np.bool_]
@@ -112,3 +113,31 @@ def accuracy(task: str, metric: str, outcomes: Outcomes, where: Mapping[str, Sca
     low, high = wilson(k, n)
     measurement = Measurement(task=task, metric=metric, value=k / n, n=n, low=low, high=high, where=dict(where))
     return Observation(measurement, outcomes)
+
+
+def image_mean(
+    task: str, metric: str, values: Tensor, where: dict[str, Scalar], *, low: float, high: float = math.inf
+) -> Observation:
+    """The mean over images of a number, not a share, with its t interval.
+
+    Args:
+        task: its name.
+        metric: what the number is.
+        values: float64 (n,), on the CPU.
+        where: what distinguishes the measurement.
+        low: the least that a value can be.
+        high: the greatest.
+    """
+    interval = t_interval(values.numpy(), low=low, high=high)
+    measurement = Measurement(
+        task=task,
+        metric=metric,
+        value=float(values.mean()),
+        n=len(values),
+        unit="number",
+        low=interval and interval.low,
+        high=interval and interval.high,
+        where=where,
+        note="" if interval else "no interval: all images give the same number",
+    )
+    return Observation(measurement, None)

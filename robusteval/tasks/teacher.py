@@ -17,15 +17,14 @@ from torch import Tensor, nn
 
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.sets import ImageSet
-from robusteval.features import captured, last_stage, penultimate
 from robusteval.method import TRAINING_ONLY
 from robusteval.options import Count, build, options
 from robusteval.records import Measurement, Scalar
-from robusteval.stats import mean_interval, t_interval
+from robusteval.stats import mean_interval
 from robusteval.tasks.corruption import Corruption, Severity
-from robusteval.tasks.features import PENULTIMATE, pooled
-from robusteval.tasks.predict import batches, judge, parts, predict, to_input
-from robusteval.tasks.task import Context, Observation, Origin, accuracy
+from robusteval.tasks.features import represented
+from robusteval.tasks.predict import batches, judge, parts, to_input
+from robusteval.tasks.task import Context, Observation, Origin, accuracy, image_mean
 from robusteval.tasks.views import CLEAN, views
 
 STUDENT, TEACHER, STANDARD = "student", "teacher", "standard"
@@ -134,7 +133,10 @@ def _features(networks: Mapping[str, nn.Module], data: ImageSet, context: Contex
     cosines: dict[tuple[str, str], list[Tensor]] = {}
     for part in parts(data, context.batch_size):
         x = to_input(part.images, context.device)
-        found = {network: _represented(model, x, len(data.classes), network) for network, model in networks.items()}
+        found = {
+            network: represented(model, x, classes=len(data.classes), where=network)
+            for network, model in networks.items()
+        }
         for network in others:
             for layer, theirs in found[TEACHER].items():
                 mine = found[network][layer]
@@ -144,33 +146,8 @@ def _features(networks: Mapping[str, nn.Module], data: ImageSet, context: Contex
         context.progress.advance()
     for (network, layer), lengths in distances.items():
         where: dict[str, Scalar] = {"branch": context.deployed, "network": network, "layer": layer}
-        yield _mean("feature_distance", torch.cat(lengths), where, low=0.0)
-        yield _mean("feature_cosine", torch.cat(cosines[network, layer]), where, low=-1.0, high=1.0)
-
-
-def _represented(model: nn.Module, x: Tensor, classes: int, network: str) -> dict[str, Tensor]:
-    """The features of each layer, float64 (B, D)."""
-    with captured(model, last_stage(model)) as kept, penultimate(model) as before:
-        predict(model, x, classes=classes, where=network)
-    found = {layer: pooled(output).double() for layer, output in kept.items()}
-    return found | {PENULTIMATE: before[-1].double()}
-
-
-def _mean(metric: str, values: Tensor, where: dict[str, Scalar], *, low: float, high: float = torch.inf) -> Observation:
-    """The mean over images, with its t interval."""
-    interval = t_interval(values.numpy(), low=low, high=high)
-    measurement = Measurement(
-        task=Teacher.name,
-        metric=metric,
-        value=float(values.mean()),
-        n=len(values),
-        unit="number",
-        low=interval and interval.low,
-        high=interval and interval.high,
-        where=where,
-        note="" if interval else "no interval: all images give the same number",
-    )
-    return Observation(measurement, None)
+        yield image_mean(Teacher.name, "feature_distance", torch.cat(lengths), where, low=0.0)
+        yield image_mean(Teacher.name, "feature_cosine", torch.cat(cosines[network, layer]), where, low=-1.0, high=1.0)
 
 
 def _weights(student: nn.Module, standard: nn.Module, place: dict[str, Scalar]) -> Iterator[Observation]:
