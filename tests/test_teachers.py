@@ -16,7 +16,7 @@ from robusteval.models.weights import load_state, read_state
 from robusteval.options import options
 from robusteval.planning import plan
 from robusteval.progress import Silent
-from robusteval.restoring import network, setting
+from robusteval.restoring import network, setting, sibling
 from robusteval.runner import run_job
 from robusteval.runtime import Runtime
 from robusteval.train import snapshot_name

@@ -121,7 +121,8 @@ def corrupt(
     """
     from robusteval.corruptions import CORRUPTIONS
     from robusteval.corruptions.published import SEVERITIES
-    from robusteval.corruptions.writer import Request, write
+    from robusteval.corruptions.request import Request
+    from robusteval.corruptions.writer import write
     from robusteval.data import load
 
     names = _names(corruption) or CORRUPTIONS

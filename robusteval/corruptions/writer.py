@@ -6,21 +6,18 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from robusteval import manifest
 from robusteval.corruptions.contents import TABLE, Contents, generated_name, read_contents, readme, write_contents
-from robusteval.corruptions.generate import corrupt
-from robusteval.corruptions.published import DETERMINISTIC, IMAGES, LABELS, PUBLISHED, SEVERITIES, digest
-from robusteval.corruptions.strengths import CORRUPTIONS, GENERATOR_VERSION, Strength, parts, strength
+from robusteval.corruptions.published import LABELS, PUBLISHED, digest
+from robusteval.corruptions.request import Request, published_md5
+from robusteval.corruptions.strengths import GENERATOR_VERSION, Strength, parts, strength
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.progress import Progress, Silent
@@ -47,58 +44,6 @@ class Written(NamedTuple):
     sha256: str
     md5: str
     equal: bool | None
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to write.
-
-    Attributes:
-        names: corruptions.
-        severities: in ascending order.
-        seed: of all draws.
-        exact: whether a file of a corruption without random draws has to be the published one to the byte.
-    """
-
-    names: tuple[str, ...] = CORRUPTIONS
-    severities: tuple[int, ...] = SEVERITIES
-    seed: int = 0
-    exact: bool = False
-
-    def check(self, images: ImageSet) -> None:
-        """Raises UserError for what cannot be meant, before anything is written."""
-        for what, values in (("corruption", self.names), ("severity", self.severities)):
-            if not values or len({*values}) < len(values):
-                raise UserError(
-                    f"data corrupt: each {what} once, and at least one; given: {', '.join(map(str, values))}"
-                )
-        for severity in self.severities:
-            if severity not in SEVERITIES:
-                raise UserError(f"data corrupt: severity {severity!r} is not one of 1, 2, 3, 4, 5")
-        if self.exact and not comparable(images, self.severities):
-            raise UserError(
-                f"--exact: nothing is published to compare with: it takes all {IMAGES} test images of "
-                f"{' or '.join(PUBLISHED)}, verified, and severities 1 to 5"
-            )
-        if self.exact and not {*self.names} & {*DETERMINISTIC}:
-            raise UserError(
-                "--exact: the corruptions that were asked for draw random numbers, so that no file can equal the "
-                f"published one; allowed: {', '.join(DETERMINISTIC)}"
-            )
-        # One image of each, so that an unknown name or a missing photograph of ice is found out now, not after minutes.
-        for name in self.names:
-            self.made(images, name, self.severities[0], slice(0, 1))
-
-    def made(self, images: ImageSet, name: str, severity: int, rows: slice) -> Tensor:
-        """Some images with a corruption, uint8 (B, 3, H, W)."""
-        index = torch.arange(rows.start, rows.stop)
-        return corrupt(images.images[rows], name, severity, seed=self.seed, index=index, table=TABLE)
-
-
-def comparable(images: ImageSet, severities: Sequence[int]) -> bool:
-    """Whether files of these images and severities have the rows of published ones."""
-    complete = images.name in PUBLISHED and images.split == "test" and len(images.labels) == IMAGES
-    return complete and images.verified and tuple(severities) == SEVERITIES
 
 
 def write(images: ImageSet, folder: Path, request: Request, *, progress: Progress | None = None) -> Iterator[Written]:
@@ -139,10 +84,10 @@ def write(images: ImageSet, folder: Path, request: Request, *, progress: Progres
                     name,
                     contents.model_copy(update={"strengths": {**contents.strengths, name: _strengths(name, request)}}),
                     _saved((rows, height, width, 3), made),
-                    must_equal=_published_md5(name, images, request) if request.exact else None,
+                    must_equal=published_md5(name, images, request) if request.exact else None,
                 )
             file = f"{name}.npy"
-            md5, published = contents.md5[file], _published_md5(name, images, request)
+            md5, published = contents.md5[file], published_md5(name, images, request)
             equal = None if published is None else md5 == published
             if request.exact and equal is False:  # it is there since a call without --exact
                 raise _differs(folder / file, md5, published)
@@ -272,10 +217,3 @@ def _differs(path: Path, md5: str, published: str | None) -> UserError:
         f"{path}: is not the published file to the byte (md5 {md5}, not {published}): this machine's arithmetic rounds "
         "differently; allowed: without --exact"
     )
-
-
-def _published_md5(name: str, images: ImageSet, request: Request) -> str | None:
-    """What the file's md5 has to be; None where nothing is published that it could equal."""
-    if name not in DETERMINISTIC or not comparable(images, request.severities):
-        return None
-    return PUBLISHED[images.name].md5[name]

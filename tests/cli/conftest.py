@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.font_manager  # noqa: F401 - its list of fonts is written at the first import: not into a test's cache
 import pytest
 import torch
 

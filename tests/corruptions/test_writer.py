@@ -16,8 +16,9 @@ import torch
 from robusteval.corruptions import GENERATOR_VERSION, corrupt, files, textures, writer
 from robusteval.corruptions.contents import Contents, read_contents, write_contents
 from robusteval.corruptions.published import CIFAR10_C
+from robusteval.corruptions.request import Request
 from robusteval.corruptions.strengths import CIFAR
-from robusteval.corruptions.writer import Request, Written, write
+from robusteval.corruptions.writer import Written, write
 from robusteval.data import ImageSet, load
 from robusteval.errors import UserError
 from robusteval.progress import Silent
@@ -151,7 +152,7 @@ def test_an_interrupted_call_goes_on_where_it_was(
             made.append(name)
         return corrupt(images, name, *rest, **options)
 
-    monkeypatch.setattr(writer, "corrupt", noted)
+    monkeypatch.setattr("robusteval.corruptions.request.corrupt", noted)
     found = written(images, out)
     assert [(one.path.stem, one.kept) for one in found] == [("fog", True), ("contrast", False), ("shot_noise", False)]
     assert made == ["contrast", "contrast", "shot_noise", "shot_noise"]
@@ -307,8 +308,8 @@ def test_missing_photographs_are_found_out_before(
 
 def as_published(monkeypatch: pytest.MonkeyPatch, digests: dict[str, str]) -> None:
     """Takes the sample for a data set of which files with these digests are published."""
-    monkeypatch.setattr(writer, "PUBLISHED", {"cifar10-sample": replace(CIFAR10_C, md5=digests)})
-    monkeypatch.setattr(writer, "IMAGES", 23)
+    monkeypatch.setattr("robusteval.corruptions.request.PUBLISHED", {"cifar10-sample": replace(CIFAR10_C, md5=digests)})
+    monkeypatch.setattr("robusteval.corruptions.request.IMAGES", 23)
 
 
 FIVE = Request(names=("fog", "contrast"))
