@@ -36,38 +36,56 @@ class _Enough(BaseException):
     """The probe has seen what it needs; not an Exception, so that no task can take it for one of its own."""
 
 
+class _Report(NamedTuple):
+    """What had been done at a moment: units, seconds on the clock, FLOPs."""
+
+    done: int
+    clock: float
+    flops: float
+
+
 @dataclass
 class _Probe:
-    """A progress that ends the stage after some units and remembers when each was done."""
+    """A progress that ends the stage after some reports of units done.
 
-    units: int
+    Attributes:
+        reports: how many are waited for.
+        count: counts the FLOPs, if they are wanted.
+    """
+
+    reports: int
+    count: FlopCount | None = None
     total: int = 0
-    times: list[float] = field(default_factory=list)
+    seen: list[_Report] = field(default_factory=list)
 
     def begin(self, stage: str, total: int) -> None:
         """The first unit starts."""
         self.total = total
-        self.times.append(time.perf_counter())
+        self._note(0)
 
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """A unit is done."""
+        """Units are done."""
         if amount:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()  # else the time of launching kernels is taken for that of running them
-            self.times.append(time.perf_counter())
-        if len(self.times) > min(self.units, self.total):
+            self._note(self.seen[-1].done + amount)
+        if len(self.seen) > self.reports or self.seen[-1].done >= self.total:
             raise _Enough
 
-    @property
-    def seconds(self) -> float:
-        """The whole stage's time, from the units after the first one, which warms up (unless it is the only one).
+    def _note(self, done: int) -> None:
+        self.seen.append(_Report(done, time.perf_counter(), self.count.flops if self.count else 0.0))
 
-        0 where no stage began: there is nothing to measure.
+    @property
+    def whole(self) -> Estimate:
+        """The whole stage's FLOPs and time, from what came after the first report, which warms up (unless all did).
+
+        `NOTHING` where no stage began: there is nothing to measure.
         """
-        if not self.times:
-            return 0.0
-        counted = self.times[1:] if len(self.times) > 2 else self.times
-        return (counted[-1] - counted[0]) / (len(counted) - 1) * self.total
+        if not self.seen:
+            return NOTHING
+        first, last = self.seen[1 if len(self.seen) > 2 else 0], self.seen[-1]
+        share = self.total / max(last.done - first.done, 1)
+        return Estimate((last.flops - first.flops) * share, (last.clock - first.clock) * share)
 
 
 def estimate(jobs: Iterable[Job], runtime: Runtime) -> list[Estimate]:
@@ -110,7 +128,7 @@ def _training(job: Job, runtime: Runtime) -> Estimate:
     image = job.train.images[:1].float() / 255
     images = probe.total * cell.training.batch_size
     flops = 3 * forward_flops(network(cell, job.train), image) * cell.method.passes().flops * images
-    return Estimate(flops, probe.seconds)
+    return Estimate(flops, probe.whole.seconds)
 
 
 def _origin(job: Job, runtime: Runtime) -> Origin:
@@ -122,18 +140,18 @@ def _origin(job: Job, runtime: Runtime) -> Origin:
 
 def _judging(job: Job, task: Task, runtime: Runtime, origin: Origin | None = None) -> Estimate:
     """FLOPs and seconds from the first images; `NOTHING` if the task has nothing to measure."""
-    timed = _probed(job, task, runtime, origin, units=2)
+    timed = _probed(job, task, runtime, origin, _Probe(2))
     with FlopCount() as count:  # apart from the timing: counting slows down
-        counted = _probed(job, task, runtime, origin, units=1)
-    return Estimate(count.flops * counted.total, timed.seconds)
+        counted = _probed(job, task, runtime, origin, _Probe(2, count))
+    return Estimate(counted.flops, timed.seconds)
 
 
-def _probed(job: Job, task: Task, runtime: Runtime, origin: Origin | None, *, units: int) -> _Probe:
-    """The probe that some units of a task reported to."""
-    probe = _Probe(units)
+def _probed(job: Job, task: Task, runtime: Runtime, origin: Origin | None, probe: _Probe) -> Estimate:
+    """What the probe made of the task's beginning."""
     model = network(job.cell, job.train).to(runtime.device).eval()
-    context = replace(judging(runtime, job.cell.method.deployed, probe, data_dir=job.data_dir), origin=origin)
+    context = judging(runtime, job.cell.method.deployed, probe, data_dir=job.data_dir)
+    context = replace(context, origin=origin, hardest=True)
     with suppress(_Enough):
         for _ in task.measure(dict.fromkeys(job.cell.method.branches, model), job.test, context):
             pass
-    return probe
+    return probe.whole

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_TINY = 1e-12
+"""In place of a denominator that is 0, where the numerator is 0 as well."""
+
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of each sample (B,), in nats."""
@@ -108,3 +111,26 @@ def jensen_shannon(logits: Sequence[Tensor], *, floor: float = 1e-7) -> Tensor:
     p = log_p.exp()
     log_mean = p.mean(dim=0).clamp(min=floor).log()
     return (p * (log_p - log_mean)).sum(dim=2).mean(dim=0)
+
+
+def logit_ratio(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio of each sample (B,): ``-(z_y - max_other z) / (z_1st - z_3rd)``, K >= 3.
+
+    Positive where the sample is wrong, and the same for any positive multiple of the logits and any shift of them
+    (DLR; Croce and Hein, 2020, arXiv:2003.01690, eq. 6). 0 where the first and the third logit are equal.
+    """
+    logits = logits.float()
+    ranked = logits.topk(3, dim=1).values
+    return -margin(logits, y) / (ranked[:, 0] - ranked[:, 2]).clamp(min=_TINY)
+
+
+def targeted_logit_ratio(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """``-(z_y - z_target) / (z_1st - (z_3rd + z_4th) / 2)`` of each sample (B,), K >= 4.
+
+    See `logit_ratio` (Croce and Hein, 2020, eq. 7).
+    """
+    logits = logits.float()
+    ranked = logits.topk(4, dim=1).values
+    of_label, of_target = (logits.gather(1, c.unsqueeze(1)).squeeze(1) for c in (y, target))
+    spread = ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2
+    return -(of_label - of_target) / spread.clamp(min=_TINY)

@@ -1,4 +1,4 @@
-"""Train and eval mode for a while, every module's own flag restored (a blanket ``train()`` wakes frozen teachers)."""
+"""Train and eval mode, and precision, for a while; every flag comes back (``train()`` would wake frozen teachers)."""
 
 from __future__ import annotations
 
@@ -60,3 +60,19 @@ def attack_mode(model: nn.Module, mode: AttackMode) -> AbstractContextManager[No
         return evaluating(model)
     assert model.training, f"mode {mode!r} attacks a network as it is being trained"
     return frozen_statistics(model) if mode == "train-frozen-stats" else nullcontext()
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """A context without TensorFloat-32 and its like: torch uses it in GPU convolutions unless told otherwise."""
+    backends = torch.backends
+    # torch's stubs do not know these submodules.
+    units = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [unit.fp32_precision for unit in units]
+    try:
+        for unit in units:
+            unit.fp32_precision = "ieee"
+        yield
+    finally:
+        for unit, precision in zip(units, before, strict=True):
+            unit.fp32_precision = precision

@@ -26,14 +26,19 @@ class Silent:
 
 
 class Within:
-    """Passes on how far a task that is part of another one has come, without a beginning of its own."""
+    """Passes on how far a task that is part of another one has come, without a beginning of its own.
 
-    def __init__(self, outer: Progress) -> None:
-        self.outer = outer
+    Args:
+        outer: the other task's progress.
+        each: how many of its units one of this task's is worth.
+    """
+
+    def __init__(self, outer: Progress, each: int = 1) -> None:
+        self.outer, self.each = outer, each
 
     def begin(self, stage: str, total: int) -> None:
         """Nothing."""
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         """The outer task's."""
-        self.outer.advance(amount, note)
+        self.outer.advance(amount * self.each, note)

@@ -33,6 +33,25 @@ class DataRef(Record):
     verified: bool
 
 
+class Reason(Record):
+    """Something to know before a number is trusted.
+
+    Attributes:
+        name: which check found it; the heading in the documentation that explains it.
+        evidence: what was seen, with its numbers.
+        text: one sentence: why that matters.
+        level: a ``doubt`` flags the number; a ``remark`` does not.
+    """
+
+    name: str
+    evidence: str
+    text: str
+    level: Literal["doubt", "remark"] = "doubt"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.evidence}"
+
+
 class Measurement(Record):
     """One number with its uncertainty, its place and its trust verdict.
 
@@ -43,7 +62,10 @@ class Measurement(Record):
         n: independent samples behind the value (images, not image-corruption pairs).
         low, high: 95 % interval (method: `robusteval.stats`).
         where: what distinguishes it, e.g. branch, attack_branch, corruption, severity, norm, epsilon, steps.
+        trust: ``ok``: the checks of `robusteval.attacks.doubts` found no doubt; ``unchecked``: they did not run.
+        reasons: what they found.
         outcomes: key of its per-sample outcomes in the task's ``.npz``, if they were stored.
+        passes: forward and backward passes of an attack, per image, if it is one's number.
     """
 
     task: str
@@ -55,9 +77,10 @@ class Measurement(Record):
     high: Finite | None = None
     where: dict[str, Scalar] = {}
     trust: Literal["ok", "flagged", "unchecked"] = "unchecked"
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
     note: str = ""
     outcomes: str | None = None
+    passes: Finite | None = None
 
 
 class Provenance(Record):

@@ -6,7 +6,6 @@ weights, options and images, so that a suite can grow at any time.
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import nn
 from robusteval import store
 from robusteval.cells import plain, task_key
 from robusteval.checkpoints import CHECKPOINT
+from robusteval.drafts import StoredDraft
 from robusteval.errors import UserError
 from robusteval.hardware import choose_precision
 from robusteval.planning import Job, renewed
@@ -168,10 +168,11 @@ def _measure(
 ) -> None:
     """Writes a task's record, after the per-sample outcomes that it names."""
     key = task_key(task, job.test.ref(), subject.sha256)
-    began = time.perf_counter()
+    alike = f"{context.device} {context.precision} {runtime.threads}"
+    draft = StoredDraft(job.folder, key, alike)
     measurements: list[Measurement] = []
     outcomes: dict[str, Outcomes] = {}
-    for measurement, right in task.measure(models, job.test, context):
+    for measurement, right in task.measure(models, job.test, replace(context, draft=draft)):
         if right is not None:
             name = str(len(outcomes))
             outcomes[name] = right
@@ -186,11 +187,12 @@ def _measure(
         weights_sha256=subject.sha256,
         epoch=subject.epoch,
         measurements=tuple(measurements),
-        wall_s=time.perf_counter() - began,
+        wall_s=draft.elapsed,
         provenance=collect(runtime, context.precision),
     )
     store.write_arrays(job.folder, f"{store.TASKS}{key}.npz", outcomes)
     store.write_record(job.folder, _name(job, task, subject), record)
+    draft.discard()
 
 
 def _end(folder: Path, run: Run, failures: Mapping[str, Exception]) -> Run:

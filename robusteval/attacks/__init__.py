@@ -2,6 +2,6 @@
 
 from robusteval.attacks.geometry import random_start
 from robusteval.attacks.objectives import OBJECTIVES, Objective, divergence_from
-from robusteval.attacks.pgd import pgd
+from robusteval.attacks.pgd import PgdSearch, pgd
 
-__all__ = ["OBJECTIVES", "Objective", "divergence_from", "pgd", "random_start"]
+__all__ = ["OBJECTIVES", "Objective", "PgdSearch", "divergence_from", "pgd", "random_start"]

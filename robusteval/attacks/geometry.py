@@ -28,10 +28,11 @@ class Ball(Protocol):
     def point(self, delta: Tensor) -> Tensor:
         """The projection of ``x + delta``."""
 
-    def step(self, point: Tensor, gradient: Tensor, size: float) -> Tensor:
+    def step(self, point: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """The point moved by ``size`` in the norm's direction of steepest ascent, projected.
 
-        Samples whose gradient is zero stay; an entry that is not a number counts as zero.
+        The size is a number or (B, 1, ...). Samples whose gradient is zero stay; an entry that is not a number counts
+        as zero.
         """
 
 
@@ -47,7 +48,7 @@ class LinfBall:
         """See `Ball`."""
         return torch.clamp(self.x + delta, self.low, self.high)
 
-    def step(self, point: Tensor, gradient: Tensor, size: float) -> Tensor:
+    def step(self, point: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """See `Ball`; the direction is the gradient's sign."""
         return torch.clamp(point + size * gradient.sign(), self.low, self.high)
 
@@ -67,7 +68,7 @@ class L2Ball:
         # Rounding may add 3e-8 a pixel, more than 1e-6 over an image of one colour: round towards x instead.
         return torch.where((there - self.x).abs_() > delta.abs(), torch.nextafter(there, self.x), there)
 
-    def step(self, point: Tensor, gradient: Tensor, size: float) -> Tensor:
+    def step(self, point: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """See `Ball`; the direction is the gradient scaled to length 1."""
         return self.point(point - self.x + size * _unit(gradient))
 
@@ -80,6 +81,33 @@ def distance(x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     difference = (y.double() - x.double()).flatten(1)
     length: Tensor = torch.linalg.vector_norm(difference, ord=2 if norm == "L2" else torch.inf, dim=1)
     return length
+
+
+class OutsideTheBall(RuntimeError):
+    """An attack handed back what its threat model does not allow: a mistake of the attack."""
+
+
+def check_inside(x: Tensor, examples: Tensor, *, norm: Norm, epsilon: float) -> None:
+    """Looks at every example.
+
+    Args:
+        x: float32 (B, ...) the images.
+        examples: what an attack made of them.
+        norm: the ball's norm.
+        epsilon: its radius.
+
+    Raises:
+        OutsideTheBall: an example is further than epsilon from its image, or has values outside [0, 1] or no numbers.
+    """
+    far = distance(x, examples, norm)
+    within = far <= epsilon * (1 + 1e-6 * (norm == "L2"))
+    flat = examples.flatten(1)
+    fine = within & ((flat >= 0) & (flat <= 1)).all(dim=1)  # a comparison with NaN is false
+    if not bool(fine.all()):
+        raise OutsideTheBall(
+            f"{int((~fine).sum())} of {len(x)} examples are outside the {norm} ball of radius {epsilon:.6g} "
+            f"or the pixel range (furthest: {float(far.max()):.6g})"
+        )
 
 
 def random_start(x: Tensor, *, epsilon: float, norm: Norm, rng: Stream, index: Tensor) -> Tensor:

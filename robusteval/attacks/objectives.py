@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from robusteval.losses import cross_entropy, kl_divergence, margin
+from robusteval.losses import cross_entropy, kl_divergence, logit_ratio, margin
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(logits (B, K), y (B,)) -> (B,), higher where the sample is closer to being wrong."""
@@ -26,4 +26,5 @@ def divergence_from(reference: Tensor) -> Objective:
     return objective
 
 
-OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": negative_margin}
+OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": negative_margin, "dlr": logit_ratio}
+"""By the name that options use; ``dlr`` needs three classes."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from robusteval.attacks.geometry import BALLS
+from robusteval.attacks.geometry import BALLS, random_start
 from robusteval.attacks.objectives import Objective
+from robusteval.attacks.search import Query, State, Threat
 from robusteval.cost import timed
 from robusteval.losses import cross_entropy
 from robusteval.modes import AttackMode, attack_mode
 from robusteval.options import Norm
+from robusteval.randomness import Stream
 
 
 def pgd(
@@ -68,3 +72,39 @@ def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
         if gradient is not None:
             return gradient
     return torch.zeros_like(leaf)
+
+
+@dataclass(frozen=True)
+class PgdSearch:
+    """`pgd` in eval mode as a `Search`: an image is done at the first iterate that is misclassified.
+
+    Attributes:
+        threat: the ball.
+        size: length of a step in the ball's norm.
+        steps: number of steps.
+        rng: of the start, which is uniform in the ball; None begins at the image.
+        loss: per-sample objective of (logits, y), to be driven up.
+    """
+
+    threat: Threat
+    size: float
+    steps: int
+    rng: Stream | None
+    loss: Objective = cross_entropy
+
+    def begin(self, query: Query, state: State) -> State:
+        """See `Search`; the image's number draws its start."""
+        x = state["x"]
+        if self.rng is None:
+            return state | {"point": x}
+        start = random_start(x, epsilon=self.threat.epsilon, norm=self.threat.norm, rng=self.rng, index=state["index"])
+        return state | {"point": self.threat.ball(x).point(start)}
+
+    def step(self, query: Query, state: State) -> State:
+        """See `Search`; the iterate after the last step is handed back without having been looked at."""
+        point, y = state["point"], state["y"]
+        logits, gradient = query.gradient(point, lambda logits: self.loss(logits, y))
+        hit = logits.argmax(dim=1) != y
+        following = self.threat.ball(state["x"]).step(point, gradient, self.size)
+        example = torch.where(hit.view(-1, *[1] * (point.ndim - 1)), point, following)
+        return state | {"point": following, "example": example, "hit": hit}

@@ -13,6 +13,7 @@ from robusteval.cli.browse import ls
 from robusteval.cli.data import data
 from robusteval.cli.doctor import doctor
 from robusteval.cli.evaluate import evaluate
+from robusteval.cli.export import export
 from robusteval.cli.output import note
 from robusteval.cli.run import INTERRUPTED, run, train
 from robusteval.cli.show import show
@@ -33,6 +34,7 @@ app.command(evaluate, name="eval")
 app.command(report)
 app.command(ls)
 app.command(show)
+app.command(export)
 app.command(data, name="data")
 app.command(doctor)
 

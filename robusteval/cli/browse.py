@@ -108,10 +108,11 @@ def _models() -> None:
 
 
 def _corruptions() -> None:
-    from robusteval.corruptions import CORRUPTIONS, HELD_OUT
+    from robusteval.corruptions import CBAR, CORRUPTIONS, HELD_OUT, adapter
 
-    rows = [(name, "one of the 15") for name in CORRUPTIONS] + [(name, "held out") for name in HELD_OUT]
-    table(("corruption", "role"), rows)
+    roles = ((CORRUPTIONS, "one of the 15"), (HELD_OUT, "held out"), (CBAR, "CIFAR-10-C-bar"), (adapter.NAMES, "other"))
+    table(("corruption", "role"), [(name, role) for names, role in roles for name in names])
+    line(f"note: {adapter.NOTE}")
 
 
 def _suites() -> None:

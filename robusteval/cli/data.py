@@ -28,6 +28,9 @@ Names = Annotated[tuple[str, ...], Parameter(metavar="NAME", show_default=False)
 ALL = "all"
 """The name that stands for the fifteen corruptions and the four held out."""
 
+BAR = "c-bar"
+"""The name that stands for the ten of CIFAR-10-C-bar."""
+
 
 @data.command
 def get(name: str, /, *, data_dir: DataDir = None) -> None:
@@ -106,13 +109,14 @@ def corrupt(
     """Write corrupted test images as files in the layout of CIFAR-10-C: NAME.npy, labels.npy, manifest.json.
 
     They are called cifar10-c-gen and the like, whatever the folder: only published files are CIFAR-10-C. Files that
-    are there already are kept, so that an interrupted command can be given again.
+    are there already are kept, so that an interrupted command can be given again. In a folder of that name in the data
+    folder, evaluations with the same seed read them instead of making them.
 
     Args:
         name: Name of a data set (`robusteval ls datasets`).
         out: Folder to write to; nothing that does not come from here is overwritten.
-        corruption: A corruption (`robusteval ls corruptions`), or all for the 15 and the 4 held out; may be repeated.
-            By default the 15.
+        corruption: A corruption (`robusteval ls corruptions`), all for the 15 and the 4 held out, or c-bar for the ten
+            of CIFAR-10-C-bar, in a folder of their own; may be repeated. By default the 15.
         severity: 1 (weak) to 5; may be repeated. By default all five, which is the published layout; with fewer, a file
             has only their rows, in ascending order, and the manifest says which.
         exact: Fail unless each file without random draws is the published one to the byte. No pixel depends on it:
@@ -150,8 +154,8 @@ def show(
     Args:
         name: Name of a data set (`robusteval ls datasets`); its test images are used.
         out: File to write, .png or .svg.
-        corruption: A corruption (`robusteval ls corruptions`), or all for the 15 and the 4 held out; may be repeated.
-            By default all.
+        corruption: A corruption (`robusteval ls corruptions`), all for the 15 and the 4 held out, or c-bar for the ten
+            of CIFAR-10-C-bar; may be repeated. By default all.
         image: Which photograph, from 0.
         seed: Of all random draws.
     """
@@ -171,10 +175,10 @@ def show(
 
 def _names(asked: tuple[str, ...]) -> tuple[str, ...]:
     """The corruptions that are meant, each once."""
-    from robusteval.corruptions import CORRUPTIONS, HELD_OUT
+    from robusteval.corruptions import CBAR, CORRUPTIONS, HELD_OUT
 
-    every = (*CORRUPTIONS, *HELD_OUT)
-    return tuple(dict.fromkeys(one for name in asked for one in (every if name == ALL else (name,))))
+    groups = {ALL: (*CORRUPTIONS, *HELD_OUT), BAR: CBAR}
+    return tuple(dict.fromkeys(one for name in asked for one in groups.get(name, (name,))))
 
 
 def _written(found: Written) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from robusteval.cli.arguments import (
     Threads,
     with_settings,
 )
+from robusteval.cli.cautions import caution
 from robusteval.cli.output import errors, in_threads, line, note, table
 from robusteval.cli.summary import write
 from robusteval.config import Suite, Table, change, load_suite, narrowed, parse_suite
@@ -78,6 +79,7 @@ def run(
     if dry_run:
         _forecast(jobs, runtime)
         return 0
+    caution(task for job in jobs for task in job.missing)
     code = _work(jobs, runtime)
     return code if code == INTERRUPTED else max(code, write(out, (out,)))
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from robusteval.cli.arguments import RESULTS, Out
 from robusteval.cli.cards import write_card
-from robusteval.cli.evaluate import as_row
 from robusteval.cli.explain import explain
 from robusteval.cli.output import in_threads, line, table
 from robusteval.cli.summary import skipped
 from robusteval.config import shipped
 from robusteval.errors import UserError, unknown
+from robusteval.records import Measurement
 from robusteval.store import StoredRun, find_runs
+from robusteval.wording import as_row
 
 Page = Callable[[], None]
 
@@ -51,19 +52,19 @@ def show(name: str, /, *, out: Out = RESULTS) -> int:
 
 def _known() -> list[str]:
     """All names but those of runs, each once."""
-    from robusteval.corruptions import CORRUPTIONS, HELD_OUT
+    from robusteval.corruptions import NAMES
     from robusteval.data import DATASETS
     from robusteval.methods import METHODS
     from robusteval.models import MODELS
     from robusteval.tasks import TASKS
 
-    names = ["training", *METHODS, *TASKS, *MODELS, *DATASETS, *CORRUPTIONS, *HELD_OUT, *shipped()]
+    names = ["training", *METHODS, *TASKS, *MODELS, *DATASETS, *NAMES, *shipped()]
     return list(dict.fromkeys(names))
 
 
 def _pages(name: str) -> list[Page]:
     """How to show what has that name; a data set and a suite may share one."""
-    from robusteval.corruptions import CORRUPTIONS, HELD_OUT
+    from robusteval.corruptions import NAMES
     from robusteval.data import DATASETS
     from robusteval.methods import METHODS
     from robusteval.models import MODELS
@@ -76,7 +77,7 @@ def _pages(name: str) -> list[Page]:
         (TASKS, lambda: explain(TASKS[name])),
         (MODELS, partial(_model, name)),
         (DATASETS, partial(_dataset, name)),
-        (dict.fromkeys((*CORRUPTIONS, *HELD_OUT)), partial(_corruption, name)),
+        (dict.fromkeys(NAMES), partial(_corruption, name)),
         (shipped(), partial(_suite, name)),
     ]
     return [page for names, page in kinds if name in names]
@@ -123,9 +124,10 @@ def _dataset(name: str) -> None:
 
 
 def _corruption(name: str) -> None:
-    from robusteval.corruptions import CORRUPTIONS
+    from robusteval.corruptions import CBAR, CORRUPTIONS
 
-    role = "one of the benchmark's 15" if name in CORRUPTIONS else "held out: beside the benchmark's 15"
+    held_out = "one of CIFAR-10-C-bar" if name in CBAR else "held out: beside the benchmark's 15"
+    role = "one of the benchmark's 15" if name in CORRUPTIONS else held_out
     _facts({"corruption": name, "role": role, "severities": "1 (weak) to 5"})
 
 
@@ -163,17 +165,17 @@ def _show_run(stored: StoredRun) -> None:
         last = stored.history[-1]
         facts["last epoch"] = f"{last.epoch}: {_options(last.logs, '.4f')}"
     _facts(facts)
-    rows = [
-        _with_epoch(as_row(m), task.epoch) for task in (*stored.tasks, *stored.on_the_way) for m in task.measurements
-    ]
+    rows = [_row(m, task.epoch) for task in (*stored.tasks, *stored.on_the_way) for m in task.measurements]
     if rows:
         line("")
-        table(("task", "metric", "value", "low", "high", "n", "where"), rows)
+        table(("task", "metric", "value", "low", "high", "n", "trust", "where"), rows)
 
 
-def _with_epoch(row: tuple[str, ...], epoch: int | None) -> tuple[str, ...]:
-    """The row; of weights kept on the way, with their epoch at the front of where."""
-    return row if epoch is None else (*row[:-1], f"epoch={epoch} {row[-1]}".rstrip())
+def _row(measurement: Measurement, epoch: int | None) -> tuple[str, ...]:
+    """The measurement in cells; of weights kept on the way, with their epoch at the front of where."""
+    *cells, where = as_row(measurement)
+    shown = where if epoch is None else f"epoch={epoch} {where}".rstrip()
+    return (*cells, measurement.trust, shown)
 
 
 def _options(values: Mapping[str, object], spec: str = ".6g") -> str:

@@ -1,19 +1,26 @@
-"""The corruptions of CIFAR-10-C (Hendrycks and Dietterich, 2019, arXiv:1903.12261): read from files or made here."""
+"""Corruptions, read from files or made here.
+
+Those of CIFAR-10-C (Hendrycks and Dietterich, 2019, arXiv:1903.12261) and of CIFAR-10-C-bar (Mintun et al., 2021,
+arXiv:2102.11273).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from robusteval.corruptions.bar import CBAR
 from robusteval.corruptions.strengths import (
     CIFAR,
     CORRUPTIONS,
     GENERATOR_VERSION,
     HELD_OUT,
     IMAGENET,
+    NAMES,
     TABLES,
     Table,
     TableChoice,
     parts,
+    sources,
     strength,
     table_for,
 )
@@ -22,16 +29,19 @@ if TYPE_CHECKING:
     from robusteval.corruptions.generate import corrupt
 
 __all__ = [
+    "CBAR",
     "CIFAR",
     "CORRUPTIONS",
     "GENERATOR_VERSION",
     "HELD_OUT",
     "IMAGENET",
+    "NAMES",
     "TABLES",
     "Table",
     "TableChoice",
     "corrupt",
     "parts",
+    "sources",
     "strength",
     "table_for",
 ]

@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robusteval.corruptions.contents import Contents, read_contents
+from robusteval.corruptions.contents import TABLE, Contents, generated_name, of_bar, read_contents
 from robusteval.corruptions.published import IMAGES, LABELS, PUBLISHED, SEVERITIES, Published, digest
-from robusteval.corruptions.strengths import CORRUPTIONS, HELD_OUT
+from robusteval.corruptions.strengths import CORRUPTIONS, GENERATOR_VERSION, HELD_OUT
+from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError, unknown
 
 FOLDERS = {dataset: published.folder for dataset, published in PUBLISHED.items()}
@@ -98,6 +99,33 @@ def read_generated(folder: Path, name: str, severity: int, *, expect: Tensor) ->
         if _digest(folder / file, "sha256") != contents.sha256.get(file):
             raise UserError(f"{folder / file}: not what was written (sha256 differs); remove it and write it again")
     return images
+
+
+def written(root: Path, data: ImageSet, name: str, severity: float, *, seed: int) -> Path | None:
+    """The folder that has just the images which would be generated now, for `read_generated`; None if there is none.
+
+    It lies under ``root``, is called what it holds (``cifar10-c-gen``), and its manifest names the same clean images,
+    corruption, severity, table, seed and version of the generator.
+
+    Args:
+        root: the data folder.
+        data: the clean images, or the first of them.
+        name: a corruption that is made here.
+        severity: its severity.
+        seed: of all draws.
+
+    Raises:
+        UserError: its manifest cannot be read.
+    """
+    folder = root / generated_name(data.name, [name])
+    found = read_contents(folder)
+    if found is None or name not in found.strengths or severity not in found.severities:
+        return None
+    made = (found.generator, found.table, found.seed, found.data.name, found.data.split, found.data.digest)
+    table = f"{TABLE}-bar" if of_bar([name]) else TABLE
+    asked = (GENERATOR_VERSION, table, seed, data.name, data.split, data.digest)
+    of_that_size = data.images.shape[2:] == (32, 32)
+    return folder if made == asked and of_that_size and found.data.n >= len(data.labels) else None
 
 
 def verified(root: Path, dataset: str) -> Iterator[Verdict]:

@@ -9,7 +9,20 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from robusteval.corruptions import adapter, blur, digital, elastic, noise, spatter, weather
+from robusteval.corruptions import (
+    adapter,
+    blur,
+    digital,
+    elastic,
+    noise,
+    occlusion,
+    sparkle,
+    spatter,
+    spectral,
+    spline,
+    warp,
+    weather,
+)
 from robusteval.corruptions.strengths import Strength, Table, TableChoice, parts, strength, table_for
 from robusteval.errors import UserError
 from robusteval.randomness import Stream
@@ -38,6 +51,16 @@ _FUNCTIONS: Mapping[str, Corruption] = MappingProxyType(
         "pixelate": digital.pixelate,
         "jpeg_compression": digital.jpeg_compression,
         "saturate": digital.saturate,
+        "blue_noise_sample": spectral.blue_noise_sample,
+        "checkerboard_cutout": occlusion.checkerboard_cutout,
+        "inverse_sparkles": sparkle.inverse_sparkles,
+        "pinch_and_twirl": warp.pinch_and_twirl,
+        "ripple": warp.ripple,
+        "brownish_noise": spectral.brownish_noise,
+        "circular_motion_blur": spline.circular_motion_blur,
+        "lines": occlusion.lines,
+        "sparkles": sparkle.sparkles,
+        "transverse_chromatic_abberation": spline.transverse_chromatic_abberation,
     }
 )
 
@@ -63,17 +86,18 @@ def corrupt(
 
     Args:
         images: uint8 (B, 3, H, W), sides of 16 pixels or more; they stay as they are.
-        name: one of `CORRUPTIONS` or `HELD_OUT`; or a compound of them such as ``defocus_blur+gaussian_noise``, whose
-            parts are applied from left to right, each with the draws that it has alone; or one of `adapter.NAMES`.
+        name: one of `CORRUPTIONS`, `HELD_OUT` or `CBAR`; or a compound of them such as ``defocus_blur+gaussian_noise``,
+            whose parts are applied from left to right, each with the draws that it has alone; or one of
+            `adapter.NAMES`.
         severity: 1 (least) to 5. The five are the published ones; those between are ours, see `strength`.
         seed: of all draws.
         index: the images' places in their data set, integers (B,).
         table: ``cifar`` has the strengths of CIFAR-10-C, ``imagenet`` those of ImageNet-C; ``auto`` takes the first
-            for images of up to 32 pixels a side.
+            for images of up to 32 pixels a side. Of `CBAR`, ``imagenet`` has only the five of ImageNet-C-bar.
 
     Raises:
-        UserError: an unknown name or table, a severity outside 1..5, images of another shape or type, or (frost)
-            missing photographs.
+        UserError: an unknown name or table, a name that the table lacks, a severity outside 1..5, images of another
+            shape or type, or (frost) missing photographs.
     """
     _check(images, index)
     if name.startswith(adapter.PREFIX):

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robusteval.corruptions.contents import TABLE
+from robusteval.corruptions import adapter
+from robusteval.corruptions.bar import CBAR
+from robusteval.corruptions.contents import TABLE, generated_name, of_bar
 from robusteval.corruptions.generate import corrupt
 from robusteval.corruptions.published import DETERMINISTIC, IMAGES, PUBLISHED, SEVERITIES
 from robusteval.corruptions.strengths import CORRUPTIONS
@@ -42,6 +44,14 @@ class Request:
         for severity in self.severities:
             if severity not in SEVERITIES:
                 raise UserError(f"data corrupt: severity {severity!r} is not one of 1, 2, 3, 4, 5")
+        for name in self.names:
+            if name.startswith(adapter.PREFIX):
+                raise UserError(f"data corrupt: {name} is not written in the layout of CIFAR-10-C: {adapter.NOTE}")
+        if len({of_bar([name]) for name in self.names}) > 1:
+            raise UserError(
+                f"data corrupt: some of these would be {generated_name(images.name)}, others "
+                f"{generated_name(images.name, CBAR)}; allowed: a folder and a command for each"
+            )
         if self.exact and not comparable(images, self.severities):
             raise UserError(
                 f"--exact: nothing is published to compare with: it takes all {IMAGES} test images of "
@@ -49,8 +59,8 @@ class Request:
             )
         if self.exact and not {*self.names} & {*DETERMINISTIC}:
             raise UserError(
-                "--exact: the corruptions that were asked for draw random numbers, so that no file can equal the "
-                f"published one; allowed: {', '.join(DETERMINISTIC)}"
+                "--exact: of the corruptions that were asked for no file can equal a published one: they draw random "
+                f"numbers, or none is published; allowed: {', '.join(DETERMINISTIC)}"
             )
         # One image of each, so that an unknown name or a missing photograph of ice is found out now, not after minutes.
         for name in self.names:

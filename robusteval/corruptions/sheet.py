@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robusteval.corruptions import adapter
 from robusteval.corruptions.contents import generated_name
 from robusteval.corruptions.generate import corrupt
 from robusteval.corruptions.published import SEVERITIES
@@ -49,7 +50,8 @@ def sheet(images: ImageSet, names: Sequence[str], *, image: int, seed: int) -> F
     ]
     halves = 1 if len(names) <= _TALL else 2
     tall = -(-len(names) // halves)
-    label, top, bottom = 1.2, 0.62, 0.3
+    foreign = any(name in adapter.NAMES for name in names)
+    label, top, bottom = max(1.2, 0.065 * max(map(len, names)) + 0.09), 0.62, 0.7 if foreign else 0.3
     block = label + _SIDE * (1 + len(SEVERITIES))
     with drawing():
         figure = new_figure(width=halves * block + 0.25, height=top + bottom + tall * _SIDE)
@@ -64,7 +66,7 @@ def sheet(images: ImageSet, names: Sequence[str], *, image: int, seed: int) -> F
         figure.text(
             0.1 / width,
             1 - 0.13 / height,
-            f"{generated_name(images.name)}: corruption by severity",
+            f"{' and '.join(_titles(images.name, names))}: corruption by severity",
             color=INK,
             va="top",
             weight="bold",
@@ -73,8 +75,17 @@ def sheet(images: ImageSet, names: Sequence[str], *, image: int, seed: int) -> F
         note = f"Image {image} of {images.name} {images.split} ({what}), generator {GENERATOR_VERSION}, seed {seed}."
         if {*names} & {*HELD_OUT}:
             note += " Grey names: held out, never part of a score."
+        if foreign:
+            warning = f"{adapter.NOTE} ({adapter.generator()}).".replace(": ", ":\n")
+            figure.text(0.1 / width, 0.3 / height, warning, color=INK, va="bottom", fontsize=6.5)
         figure.text(0.1 / width, 0.1 / height, note, color=MUTED, va="bottom", fontsize=7.5)
     return figure
+
+
+def _titles(dataset: str, names: Sequence[str]) -> list[str]:
+    """What the images are called, each name once."""
+    called = [adapter.PREFIX.strip(":") if name in adapter.NAMES else generated_name(dataset, [name]) for name in names]
+    return list(dict.fromkeys(called))
 
 
 def _draw(axes: Axes, names: Sequence[str], rows: Sequence[Sequence[Tensor]]) -> None:

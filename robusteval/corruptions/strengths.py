@@ -3,7 +3,7 @@
 Source of every row: the generators published with CIFAR-10-C and ImageNet-C (Hendrycks and Dietterich, 2019,
 arXiv:1903.12261; ``ImageNet-C/create_c/make_cifar_c.py`` and ``make_imagenet_c.py`` of hendrycks/robustness,
 Apache-2.0). `CIFAR` is made for images of 32 x 32 pixels, `IMAGENET` for 224 x 224. The second is much harsher
-under the same names: numbers made with one table say nothing about the other.
+under the same names: numbers made with one table say nothing about the other. Ten others have theirs in `bar`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from robusteval.corruptions.bar import CBAR, CIFAR_BAR, IMAGENET_BAR
 from robusteval.errors import UserError, unknown
 
 Table = Literal["cifar", "imagenet"]
@@ -174,8 +175,16 @@ enlarges to the nearest pixel, which at 224 pixels is the same and at other size
 zoom_blur too, because its enlargements have at most one row too many, which both cut off below.
 """
 
-TABLES: Mapping[Table, Mapping[str, Row]] = MappingProxyType({"cifar": CIFAR, "imagenet": IMAGENET})
-"""The tables by the names that options and records use."""
+TABLES: Mapping[Table, Mapping[str, Row]] = MappingProxyType(
+    {
+        "cifar": MappingProxyType({**CIFAR, **CIFAR_BAR}),
+        "imagenet": MappingProxyType({**IMAGENET, **IMAGENET_BAR}),
+    }
+)
+"""The tables by the names that options use, with the ten of the other benchmark."""
+
+NAMES: tuple[str, ...] = tuple(TABLES["cifar"])
+"""Every corruption that is made here."""
 
 _WHOLE: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {"glass_blur": (1, 2), "spatter": (5,), "jpeg_compression": (0,)}
@@ -213,11 +222,20 @@ def parts(name: str) -> tuple[str, ...]:
     """
     found = tuple(name.split("+"))
     for part in found:
-        if part not in CIFAR:
-            raise unknown("corrupt", "corruption", part, CIFAR)
+        if part not in NAMES:
+            raise unknown("corrupt", "corruption", part, NAMES)
     if len(set(found)) < len(found):
         raise UserError(f"corrupt: {name!r} has a corruption twice; allowed: each once, applied from left to right")
     return found
+
+
+def sources(table: str, name: str) -> str:
+    """What a record says of where a corruption's strengths come from.
+
+    >>> sources("cifar", "fog"), sources("cifar", "ripple"), sources("cifar", "ripple+fog")
+    ('cifar', 'cifar-bar', 'cifar+cifar-bar')
+    """
+    return "+".join(sorted({f"{table}-bar" if part in CBAR else table for part in parts(name)}))
 
 
 def strength(table: Table, name: str, severity: float) -> Strength:
@@ -235,10 +253,14 @@ def strength(table: Table, name: str, severity: float) -> Strength:
         severity: 1 (least) to 5.
 
     Raises:
-        UserError: the severity is outside 1 to 5 or no number.
+        UserError: the severity is outside 1 to 5 or no number; the table does not have the corruption.
     """
     if isinstance(severity, bool) or not isinstance(severity, int | float) or not 1 <= severity <= 5:
         raise UserError(f"corrupt: severity {severity!r} is not one of 1, 2, 3, 4, 5, nor between them")
+    if name not in TABLES[table]:
+        raise UserError(
+            f"corrupt: no strengths of {name} are published for large images (table {table!r}); allowed: table='cifar'"
+        )
     row, below = TABLES[table][name], int(severity)
     if severity == below:
         return row[below - 1]

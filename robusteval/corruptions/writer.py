@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robusteval import manifest
-from robusteval.corruptions.contents import TABLE, Contents, generated_name, read_contents, readme, write_contents
+from robusteval.corruptions.contents import (
+    TABLE,
+    Contents,
+    generated_name,
+    of_bar,
+    read_contents,
+    readme,
+    write_contents,
+)
 from robusteval.corruptions.published import LABELS, PUBLISHED, digest
 from robusteval.corruptions.request import Request, published_md5
 from robusteval.corruptions.strengths import GENERATOR_VERSION, Strength, parts, strength
@@ -96,18 +104,19 @@ def write(images: ImageSet, folder: Path, request: Request, *, progress: Progres
 
 def _contents(images: ImageSet, folder: Path, request: Request) -> Contents:
     """The manifest to add to: that of the folder if it is about the same images, else a new one."""
-    official = {published.folder.lower(): published.folder for published in PUBLISHED.values()}
-    if folder.resolve().name.lower() in official:
+    name = generated_name(images.name, request.names)
+    official = {published.folder.lower() for published in PUBLISHED.values()}
+    if folder.resolve().name.lower().removesuffix("-bar") in official:
         raise UserError(
             f"{folder}: a folder of this name is for the published files only; allowed: another, for example "
-            f"{folder.with_name(generated_name(images.name))}"
+            f"{folder.with_name(name)}"
         )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; allowed: a folder to write to")
     asked = Contents(
-        name=generated_name(images.name),
+        name=name,
         generator=GENERATOR_VERSION,
-        table=TABLE,
+        table=f"{TABLE}-bar" if of_bar(request.names) else TABLE,
         seed=request.seed,
         data=images.ref(),
         severities=request.severities,

@@ -11,12 +11,13 @@ from typing import Protocol
 from torch import nn
 
 from robusteval.errors import UserError, unknown
+from robusteval.models.external import is_external, make, normalises_itself, wrappers
 from robusteval.models.layers import NORMALIZATIONS, Normalization
 from robusteval.models.preact import PreActResNet
 from robusteval.models.resnet import ResNet
 from robusteval.models.wide import WideResNet
 
-__all__ = ["MODELS", "NORMALIZATIONS", "ModelInfo", "build"]
+__all__ = ["MODELS", "NORMALIZATIONS", "ModelInfo", "build", "normalises_itself", "wrappers"]
 
 
 class Maker(Protocol):
@@ -81,23 +82,30 @@ MODELS: Mapping[str, ModelInfo] = MappingProxyType(
 """Every architecture; the sizes are those for ten classes."""
 
 
-def build(name: str, *, classes: int, normalize: str = "cifar10") -> nn.Module:
+def build(name: str, *, classes: int, normalize: str | None = None, resize: int | None = None) -> nn.Module:
     """A network with fresh weights, drawn from torch's global generator.
 
     It maps float images (B, 3, H, W) in [0, 1] to logits (B, classes), normalisation included.
 
     Args:
-        name: a key of `MODELS`.
+        name: a key of `MODELS`, or a network of another package (`robusteval.models.external`).
         classes: number of logits, at least 2.
-        normalize: a key of `NORMALIZATIONS`.
+        normalize: a key of `NORMALIZATIONS`; None is ``cifar10``, or nothing for a network that normalises itself.
+        resize: height and width that another package's network gets images of; None leaves them as they are.
 
     Raises:
-        UserError: an unknown name, or fewer than two classes.
+        UserError: an unknown name, fewer than two classes, or a network that cannot be had.
     """
-    if name not in MODELS:
-        raise unknown("model", "architecture", name, MODELS)
-    if normalize not in NORMALIZATIONS:
+    if name not in MODELS and not is_external(name):
+        raise unknown("model", "architecture", name, [*MODELS, "timm:NAME", "torchvision:NAME", "robustbench:NAME"])
+    if normalize is not None and normalize not in NORMALIZATIONS:
         raise unknown(name, "normalisation", normalize, NORMALIZATIONS)
     if classes < 2:
         raise UserError(f"{name}: {classes} classes; allowed: 2 or more")
-    return MODELS[name].make(classes=classes, normalization=NORMALIZATIONS[normalize])
+    if is_external(name):
+        itself = normalises_itself(name) and normalize is None
+        chosen = None if itself else NORMALIZATIONS[normalize or "cifar10"]
+        return make(name, classes=classes, normalization=chosen, resize=resize)
+    if resize is not None:
+        raise UserError(f"{name}: takes images of any size as they are; allowed: resize with timm: and torchvision:")
+    return MODELS[name].make(classes=classes, normalization=NORMALIZATIONS[normalize or "cifar10"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,18 +25,19 @@ _WHOLES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch
 _NUMBERS = frozenset((*_FLOATS, *_WHOLES))
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, *, also: Sequence[str] = ()) -> dict[str, Tensor]:
     """The state dict in a safetensors file or in a PyTorch checkpoint that holds plain tensors, on the CPU.
 
     Wrappers (`WRAPPERS`) are taken off, and each prefix (`PREFIXES`) that all keys share, as often as it occurs.
 
     Args:
         path: the file; its content, not its name, says which of the two formats it is.
+        also: further wrappers, tried in this order where none of the others is there.
 
     Raises:
         UserError: the file is missing, empty or damaged, needs code to be run, or holds anything but finite tensors.
     """
-    state = _tensors(path, _unwrapped(path, _content(path)))
+    state = _tensors(path, _unwrapped(path, _content(path), also))
     while prefix := next((p for p in PREFIXES if all(key.startswith(p) and key != p for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
@@ -143,12 +144,12 @@ def _reason(error: Exception) -> str:
     return f"damaged, or neither safetensors nor written by torch.save with its default protocol ({what})"
 
 
-def _unwrapped(path: Path, content: object) -> Mapping[object, object]:
+def _unwrapped(path: Path, content: object, also: Sequence[str]) -> Mapping[object, object]:
     """The state dict inside what a file holds."""
     while isinstance(content, Mapping):
         inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inside and isinstance(content.get(AVERAGED), Mapping):
-            inside = [AVERAGED]
+        if not inside:
+            inside = [key for key in (AVERAGED, *also) if isinstance(content.get(key), Mapping)][:1]
         if not inside:
             return content
         if len(inside) > 1:

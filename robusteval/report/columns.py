@@ -20,8 +20,13 @@ Identity = tuple[str, str, tuple[tuple[str, Scalar], ...]]
 Kind = Literal["clean", "corruption", "error", "h_score", "attack"]
 
 
-DIAGNOSTICS = frozenset({"branches", "bn_bank", "neurons", "selection", "gradients", "features", "teacher"})
-"""Tasks that look inside a network. Their accuracies are of networks that nobody deploys: they make no column."""
+DIAGNOSTICS = frozenset(
+    {
+        *("branches", "bn_bank", "calibration", "neurons", "selection", "gradients", "features", "teacher"),
+        *("attack_matrix", "epsilon_curve", "minimum_norm", "corrupted_attack", "transfer"),
+    }
+)
+"""Tasks that look into a network or vary an attack. Their accuracies explain the scores and make no column."""
 
 
 @dataclass(frozen=True)

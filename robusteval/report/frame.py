@@ -46,7 +46,8 @@ def long_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
                 "epoch": task.epoch,
             }
             for m in task.measurements:
-                fields = m.model_dump(exclude={"task", "where", "reasons"}) | {"reasons": "; ".join(m.reasons)}
+                fields = m.model_dump(exclude={"task", "where", "reasons"})
+                fields["reasons"] = "; ".join(map(str, m.reasons))
                 lines.append(head | fields | {f"where_{key}": value for key, value in m.where.items()})
     return _frame(lines, last=[key for key in sorted({key for line in lines for key in line}) if key[:6] == "where_"])
 

@@ -114,6 +114,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "short": lambda value, limit=40: text.clean(value, limit),
+        "reasons": lambda value: text.clean("; ".join(map(str, value))),
         "percent": text.percent,
         "number": text.number,
         "factor": text.factor,

@@ -40,25 +40,26 @@ def _unverified(runs: Sequence[StoredRun]) -> list[Note]:
 
 def _generated(runs: Sequence[StoredRun]) -> list[Note]:
     sets = {
-        (stored.run.dataset, clean(m.where.get("generator", "")))
+        (stored.run.dataset, clean(m.where.get("generator", "")), str(m.where.get("table", "")).endswith("-bar"))
         for stored in runs
         for task in stored.tasks
         for m in task.measurements
         if task.task == "corruption" and m.where.get("source") == "generated"
     }
     found = []
-    for dataset, generator in sorted(sets):
+    for dataset, generator, bar in sorted(sets):
         made = f" (generator {generator})" if generator else ""
+        published = _published(dataset) + "-bar" * bar
         text = (
-            f"The corrupted images of {clean(dataset, 60)} were generated{made}: they are {_gen(dataset)}, not the "
-            f"published {_published(dataset)} files. Compare them with each other, not with published numbers."
+            f"The corrupted images of {clean(dataset, 60)} were generated{made}: they are {_gen(dataset, bar=bar)}, "
+            f"not the published {published} files. Compare them with each other, not with published numbers."
         )
         found.append(Note("Generated corruptions", text))
     return found
 
 
-def _gen(dataset: str) -> str:
-    return f"{clean(dataset, 60).removesuffix('-sample')}-c-gen"
+def _gen(dataset: str, *, bar: bool) -> str:
+    return f"{clean(dataset, 60).removesuffix('-sample')}-c{'-bar' * bar}-gen"
 
 
 def _published(dataset: str) -> str:
@@ -105,7 +106,12 @@ def _flagged(runs: Sequence[StoredRun]) -> list[Note]:
     found = []
     for stored in runs:
         reasons = dict.fromkeys(
-            reason for task in stored.tasks for m in task.measurements if m.trust == "flagged" for reason in m.reasons
+            str(reason)
+            for task in stored.tasks
+            for m in task.measurements
+            if m.trust == "flagged"
+            for reason in m.reasons
+            if reason.level == "doubt"
         )
         if reasons:
             text = f"{clean(stored.run.label, 60)}, seed {stored.run.seed}: {clean('; '.join(reasons), 400)}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robusteval.records import Measurement, Snapshot
+from robusteval.records import Measurement, Reason, Snapshot
 from robusteval.report.columns import Column, Identity, direct, identity
 from robusteval.stats import harmonic
 from robusteval.store import StoredRun
@@ -38,7 +38,7 @@ class Score:
     low: float | None = None
     high: float | None = None
     trust: Trust = "unchecked"
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
     note: str = ""
     task_key: str = ""
     outcomes: str = ""
@@ -51,7 +51,8 @@ def run_scores(
 ) -> dict[str, dict[str, Score]]:
     """Scores by branch and column key, of the final weights or of those that were kept on the way.
 
-    Of several records of one quantity the one on more images speaks; records of other weights do not count.
+    Of several records of one quantity the newest version of the task speaks, then the one on more images; records of
+    other weights do not count.
     """
     best: dict[tuple[str, str], tuple[tuple[int, int, str], Measurement]] = {}
     weights = at.weights_sha256 if at else stored.run.weights_sha256
@@ -60,7 +61,7 @@ def run_scores(
             key = named.get(identity(m))
             if key is not None and direct(m):
                 place = (str(m.where.get("branch", stored.run.deployed)), key)
-                claim = (m.n, task.version, task.key)
+                claim = (task.version, m.n, task.key)
                 if place not in best or claim > best[place][0]:
                     best[place] = (claim, m)
     found: dict[str, dict[str, Score]] = defaultdict(dict)

@@ -70,7 +70,7 @@ def terminal_table(runs: Sequence[StoredRun]) -> Table:
         table.add_column(_heading(name, high=high), justify="right", no_wrap=True)
     for group in shown_board.groups:
         for row in group.speakers:
-            scores = [_score(row.scores.get(column.key)) for column in shown]
+            scores = [_score(row.scores.get(one.key), attack=one.kind == "attack") for one in shown]
             table.add_row(_name(row, placed=len(places) > 1), *scores, *_cost(row), style="" if row.deployed else "dim")
     taught = any(row.cost is not None and row.cost.teacher is not None for row in shown_board.rows)
     table.caption = _caption(runs, taught=taught)
@@ -96,12 +96,15 @@ def _name(row: Row, *, placed: bool) -> Text:
     return name
 
 
-def _score(score: Score | None) -> Text:
+def _score(score: Score | None, *, attack: bool) -> Text:
     if score is None:
         return Text(MISSING)
     spread = span(score.low, score.high) if score.sd is None else f"sd {percent(score.sd)}"
-    mark = "!" if score.trust == "flagged" else ""
-    shown = Text(percent(score.value), justify="right").append(mark, style="bold red")
+    shown = Text(percent(score.value), justify="right")
+    if score.trust == "flagged":
+        shown.append("!", style="bold red")
+    elif attack and score.value is not None:
+        shown.append({"ok": "\N{CHECK MARK}", "unchecked": "?"}[score.trust], style="dim")
     return shown.append(f"\n{spread}", style="dim") if spread else shown
 
 
@@ -119,7 +122,8 @@ def _cost(row: Row) -> list[Text]:
 def _caption(runs: Sequence[StoredRun], *, taught: bool) -> Text:
     lines = [
         "Percent; under it the 95 % interval, or the standard deviation (sd) over seeds. Indented: branches that "
-        "are not deployed. Passes: backward, per training image. FLOPs: relative to standard."
+        "are not deployed. Passes: backward, per training image. FLOPs: relative to standard. Attacks: \N{CHECK MARK} "
+        "checked, ! doubtful, ? unchecked."
     ]
     if taught:
         lines.append(f"{TAUGHT} Its own cost: it learns from a teacher, whose training is not in this row.")

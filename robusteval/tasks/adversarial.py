@@ -1,4 +1,4 @@
-"""Accuracy under attack."""
+"""Accuracy under one or several steps along the gradient."""
 
 from __future__ import annotations
 
@@ -6,48 +6,97 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
-import torch
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from robusteval.attacks import OBJECTIVES, pgd, random_start
-from robusteval.attacks.geometry import distance
+from robusteval.attacks import OBJECTIVES, PgdSearch
+from robusteval.attacks.search import Threat
 from robusteval.data.sets import ImageSet
-from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options, written
+from robusteval.losses import cross_entropy
+from robusteval.options import Count, Norm, Radius, Step, Whole, in_pixel_units, options, written
 from robusteval.randomness import Stream
 from robusteval.records import Scalar
-from robusteval.tasks.predict import Part, batches, correct, parts, to_input
-from robusteval.tasks.task import Context, Observation, Outcomes, accuracy
+from robusteval.tasks.robust import Stage, robust_accuracy
+from robusteval.tasks.task import Context, Observation
+
+
+@options
+class Fgsm:
+    """Share of images that a network gets right clean and after one step of the fast gradient (sign) method.
+
+    From the image to the border of the ball (Goodfellow et al., 2015, arXiv:1412.6572); in L2 along the gradient.
+    A weak attack: it tells something about a network, beside a strong one, and nothing about its robustness.
+
+    Attributes:
+        norm, epsilon: the ball, as in the task ``pgd``.
+        limit: only so many images, from the first; None for all.
+        checked: images, from the first, on which `robusteval.attacks.doubts` examines the number; 0: it is unchecked.
+    """
+
+    name: ClassVar[str] = "fgsm"
+    version: ClassVar[int] = 1
+
+    norm: Norm = "Linf"
+    epsilon: Radius = 8 / 255
+    limit: Count | None = None
+    checked: Whole = 100
+
+    @model_validator(mode="after")
+    def _in_pixel_units(self) -> Fgsm:
+        in_pixel_units(self.norm, epsilon=self.epsilon)
+        return self
+
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> Fgsm:
+        return self
+
+    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
+        """Robust accuracy of each network; see `Task`."""
+        threat = Threat(self.norm, self.epsilon)
+        stages = [Stage("step", PgdSearch(threat, self.epsilon, 1, rng=None))]
+        where: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon)}
+        yield from robust_accuracy(
+            self.name,
+            models,
+            data,
+            context,
+            stages=stages,
+            threat=threat,
+            where=where,
+            limit=self.limit,
+            checked=self.checked,
+            losses=(cross_entropy,),
+        )
 
 
 @options
 class Pgd:
-    """Share of images that a network gets right clean and after each of several PGD attacks through itself.
+    """Share of images that a network gets right clean and at every iterate of several PGD attacks through itself.
 
     White-box: a branch is attacked through its own statistics. The start is uniform in the ball, from the seed,
-    the restart and the image's position in the set. Gradients have the context's precision; what counts are
-    float32 predictions on the float32 images that the attack ends with.
+    the restart and the image's position in the set. An image is attacked no further once an iterate is misclassified.
+    Gradients have the context's precision; what counts are float32 predictions on float32 images.
 
     Attributes:
         norm: of the ball.
         epsilon: its radius, in units of the pixel range; ``"8/255"`` is accepted.
         step: length of a step.
         steps, restarts: steps of an attack, attacks of an image.
-        loss: what the attack drives up: cross-entropy or the negative margin.
+        loss: what the attack drives up: cross-entropy, the negative margin, or the difference of logits ratio.
         limit: only so many images, from the first; None for all.
+        checked: images, from the first, on which `robusteval.attacks.doubts` examines the number; 0: it is unchecked.
     """
 
     name: ClassVar[str] = "pgd"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 looked at the last iterate only
 
     norm: Norm = "Linf"
     epsilon: Radius = 8 / 255
     step: Step = 2 / 255
     steps: Count = 20
     restarts: Count = 1
-    loss: Literal["ce", "margin"] = "ce"
+    loss: Literal["ce", "margin", "dlr"] = "ce"
     limit: Count | None = None
+    checked: Whole = 100
 
     @model_validator(mode="after")
     def _in_pixel_units(self) -> Pgd:
@@ -57,57 +106,32 @@ class Pgd:
     def resolved(self, data: ImageSet, data_dir: Path | None) -> Pgd:
         return self
 
+    def stages(self, rng: Stream) -> list[Stage]:
+        """The restarts, each from a start of its own."""
+        threat, loss = Threat(self.norm, self.epsilon), OBJECTIVES[self.loss]
+        return [
+            Stage(f"restart {restart}", PgdSearch(threat, self.step, self.steps, rng.at(self.name, restart), loss))
+            for restart in range(self.restarts)
+        ]
+
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Robust accuracy of each network; see `Task`."""
-        data = data.first(self.limit)
-        context.progress.begin(self.name, len(models) * batches(data, context))
-        for branch, model in models.items():
-            robust = np.zeros(len(data.labels), dtype=np.bool_)
-            for part in parts(data, context.batch_size):
-                rows = part.index[: part.n].numpy()
-                robust[rows] = self._robust(model, part, classes=len(data.classes), branch=branch, context=context)
-                context.progress.advance()
-            where: dict[str, Scalar] = {
-                "branch": branch,
-                "attack_branch": branch,
+        yield from robust_accuracy(
+            self.name,
+            models,
+            data,
+            context,
+            stages=self.stages(Stream.of(context.seed)),
+            threat=Threat(self.norm, self.epsilon),
+            where={
                 "norm": self.norm,
                 "epsilon": written(self.epsilon),
                 "step": written(self.step),
                 "steps": self.steps,
                 "restarts": self.restarts,
                 "loss": self.loss,
-            }
-            yield accuracy(self.name, "robust_accuracy", robust, where)
-
-    def _robust(self, model: nn.Module, part: Part, *, classes: int, branch: str, context: Context) -> Outcomes:
-        """Which of the part's images are right clean and after every restart."""
-        x = to_input(part.images, context.device)
-        robust = correct(model, x, part, classes=classes, where=branch)
-        for restart in range(self.restarts):
-            if not robust.any():  # nothing left to lose; single images are not skipped, the batch keeps its shape
-                break
-            adversarial = self._attack(model, x, part, restart=restart, context=context)
-            robust &= correct(model, adversarial, part, classes=classes, where=branch)
-        return robust
-
-    def _attack(self, model: nn.Module, x: Tensor, part: Part, *, restart: int, context: Context) -> Tensor:
-        """The images after one attack."""
-        rng = Stream.of(context.seed).at(self.name, restart)
-        index = part.index.to(context.device)
-        start = random_start(x, epsilon=self.epsilon, norm=self.norm, rng=rng, index=index)
-        half = context.precision == "bfloat16"
-        with torch.autocast(context.device.type, dtype=torch.bfloat16, enabled=half):
-            adversarial = pgd(
-                model,
-                x,
-                part.labels.to(context.device),
-                epsilon=self.epsilon,
-                step=self.step,
-                steps=self.steps,
-                norm=self.norm,
-                start=start,
-                loss=OBJECTIVES[self.loss],
-            )
-        far = distance(x, adversarial, self.norm).max()
-        assert far <= self.epsilon * (1 + 1e-6 * (self.norm == "L2")), "the attack left its ball"
-        return adversarial
+            },
+            limit=self.limit,
+            checked=self.checked,
+            losses=(OBJECTIVES[self.loss],),
+        )

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.batches import epoch_batches
 from robusteval.data.sets import ImageSet
+from robusteval.modes import true_float32
 from robusteval.normfree import normalizes
 from robusteval.optimization import reestimate
 from robusteval.options import Count, Norm, Radius, Step, build, options
@@ -29,7 +30,8 @@ from robusteval.shadow import bank_of
 from robusteval.stats import mean_interval
 from robusteval.tasks.adversarial import Pgd
 from robusteval.tasks.corruption import Corruption, Severity
-from robusteval.tasks.predict import batches, judge, to_input, true_float32
+from robusteval.tasks.predict import batches, judge, to_input
+from robusteval.tasks.robust import steps_of_a_batch
 from robusteval.tasks.task import Context, Observation, Origin, accuracy
 from robusteval.tasks.views import CLEAN, views
 
@@ -70,7 +72,7 @@ class BnBank:
     """
 
     name: ClassVar[str] = "bn_bank"
-    version: ClassVar[int] = int(GENERATOR_VERSION)
+    version: ClassVar[int] = int(GENERATOR_VERSION) + Pgd.version
 
     names: Annotated[tuple[str, ...], Field(min_length=1)] = ("gaussian_noise", "defocus_blur", "fog", "contrast")
     severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
@@ -97,8 +99,8 @@ class BnBank:
         return build(Corruption, values, self.name)
 
     def _pgd(self) -> Pgd:
-        fields = ("norm", "epsilon", "step", "steps")
-        return build(Pgd, {field: getattr(self, field) for field in fields} | {"limit": self.attack_limit}, self.name)
+        values = {field: getattr(self, field) for field in ("norm", "epsilon", "step", "steps")}
+        return build(Pgd, values | {"limit": self.attack_limit, "checked": 0}, self.name)
 
     @property
     def _seen(self) -> int | None:
@@ -116,11 +118,12 @@ class BnBank:
         corruption = self._corruption().resolved(data, context.data_dir)
         cells = len(self.names) * len(self.severities)
         training = [] if context.origin is None else self._training_batches(context.origin, context.seed)
-        total = len(training) + (1 + cells) * batches(data.first(self.limit), context)
+        each = steps_of_a_batch(context)
+        total = each * (len(training) + (1 + cells) * batches(data.first(self.limit), context))
         adapted = sum(n <= len(data.first(self._seen).labels) for n in self.adapt)
         fixed = [Variant({"branch": context.deployed, "statistics": "own"}, network)]
         fixed += self._moving(network, context)
-        total += (len(fixed) + bool(training) + adapted) * batches(data.first(self.attack_limit), context)
+        total += (len(fixed) + bool(training) + adapted) * len(data.first(self.attack_limit).labels) * self.steps
         context.progress.begin(self.name, total)
         fixed += self._precise(network, training, context)
         hits: dict[str, npt.NDArray[np.int64]] = {}
@@ -128,7 +131,8 @@ class BnBank:
         for view in views(data.first(self._seen), corruption, context):
             variants = [*fixed, *self._adapted(network, view.data.images, context)]
             networks = {variant.label: variant.network for variant in variants}
-            outcomes = judge(networks, view.data.first(self.limit), context)
+            judging = replace(context, progress=Within(context.progress, each))
+            outcomes = judge(networks, view.data.first(self.limit), judging)
             for variant in variants:
                 right = outcomes[variant.label]
                 yield accuracy(self.name, "accuracy", right, variant.where | view.where)
@@ -178,7 +182,7 @@ class BnBank:
         def inputs() -> Iterator[Tensor]:
             for images in training:
                 yield to_input(images, context.device)
-                context.progress.advance()
+                context.progress.advance(steps_of_a_batch(context))
 
         where: dict[str, Scalar] = {"branch": context.deployed, "statistics": "precise", "n": sum(map(len, training))}
         yield Variant(where, _reestimated(network, inputs()))

@@ -23,6 +23,7 @@ from robusteval.tasks.adversarial import Pgd
 from robusteval.tasks.clean import Clean
 from robusteval.tasks.corruption import Corruption, Severity
 from robusteval.tasks.predict import batches
+from robusteval.tasks.robust import steps_of_a_batch
 from robusteval.tasks.task import Context, Observation, Task
 from robusteval.tasks.views import CLEAN
 
@@ -82,7 +83,7 @@ class Branches:
     """
 
     name: ClassVar[str] = "branches"
-    version: ClassVar[int] = int(GENERATOR_VERSION)
+    version: ClassVar[int] = int(GENERATOR_VERSION) + Pgd.version
 
     names: Annotated[tuple[str, ...], Field(min_length=1)] = ("gaussian_noise", "defocus_blur", "fog", "contrast")
     severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
@@ -105,8 +106,8 @@ class Branches:
         return build(Corruption, {field: getattr(self, field) for field in fields}, self.name)
 
     def _pgd(self) -> Pgd:
-        fields = ("norm", "epsilon", "step", "steps")
-        return build(Pgd, {field: getattr(self, field) for field in fields} | {"limit": self.attack_limit}, self.name)
+        values = {field: getattr(self, field) for field in ("norm", "epsilon", "step", "steps")}
+        return build(Pgd, values | {"limit": self.attack_limit, "checked": 0}, self.name)
 
     def resolved(self, data: ImageSet, data_dir: Path | None) -> Branches:
         return replace(self, source=self._corruption().resolved(data, data_dir).source)
@@ -115,7 +116,9 @@ class Branches:
         """Distances of each pair of branches, then the accuracies of each swapped network; see `Task`."""
         if len(models) < 2 or not _norms(next(iter(models.values()))):
             return
-        judged, attacked = batches(data.first(self.limit), context), batches(data.first(self.attack_limit), context)
+        each = steps_of_a_batch(context)
+        judged = batches(data.first(self.limit), context) * each
+        attacked = len(data.first(self.attack_limit).labels) * self.steps
         cells = len(self.names) * len(self.severities)
         context.progress.begin(self.name, (1 + cells) * judged + len(models) ** 2 * attacked)
         for pair in combinations(models, 2):
@@ -123,9 +126,9 @@ class Branches:
 
         pairs = {f"statistics of {s}, affine of {a}": (s, a) for s, a in product(models, repeat=2)}
         swapped = {label: _swapped(models[s], models[a]) for label, (s, a) in pairs.items()}
-        inner = replace(context, progress=Within(context.progress))
         tasks: tuple[Task, ...] = (Clean(limit=self.limit), self._corruption(), self._pgd())
         for task in tasks:
+            inner = replace(context, progress=Within(context.progress, 1 if isinstance(task, Pgd) else each))
             for measurement, outcomes in task.measure(swapped, data, inner):
                 rest = {key: value for key, value in measurement.where.items() if not key.endswith("branch")}
                 if "corruption" in rest:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 
-from robusteval.corruptions import CORRUPTIONS, GENERATOR_VERSION, HELD_OUT, adapter, cache, corrupt, files, table_for
+from robusteval.corruptions import (
+    CORRUPTIONS,
+    GENERATOR_VERSION,
+    HELD_OUT,
+    NAMES,
+    adapter,
+    cache,
+    corrupt,
+    files,
+    sources,
+    table_for,
+)
 from robusteval.data.sets import ImageSet, data_folder
 from robusteval.errors import UserError, unknown
 from robusteval.options import Count, options
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import mean_interval
 from robusteval.tasks.predict import Part, batches, judge
-from robusteval.tasks.task import Context, Observation, accuracy
+from robusteval.tasks.task import Context, Observation, Outcomes, accuracy
 
 PUBLISHED = (*CORRUPTIONS, *HELD_OUT)
 """The corruptions that files are published of."""
@@ -32,17 +43,46 @@ OFFICIAL: dict[str, Scalar] = {"source": "official"}
 Severity = Annotated[int, Field(ge=1, le=5)]
 
 
+def _whole(severity: float) -> float:
+    """The severity, as an integer where it is one: 2.0 is the published 2, in the options' digest and in records."""
+    return int(severity) if severity == int(severity) else severity
+
+
+AnySeverity = Annotated[float, Field(ge=1, le=5, allow_inf_nan=False), AfterValidator(_whole)]
+"""A published severity, or one between."""
+
+BETWEEN = "a severity between the published ones: its strength is interpolated, and nobody's benchmark"
+"""What a record says of such a severity."""
+
+
+class Cell(NamedTuple):
+    """A corruption at a severity, and what records say of where its images come from."""
+
+    name: str
+    severity: float
+    source: dict[str, Scalar]
+
+    def note(self) -> str:
+        """What whoever reads its number has to know."""
+        if self.name in adapter.NAMES:
+            return adapter.NOTE
+        return "" if isinstance(self.severity, int) else BETWEEN
+
+
 @options
 class Corruption:
     """Accuracy under each corruption at each severity, and the plain mean over them.
 
     Attributes:
         names: corruptions; the default are the benchmark's 15 (Hendrycks and Dietterich, 2019, arXiv:1903.12261).
-            Compounds such as ``defocus_blur+gaussian_noise`` are generated; ``imagecorruptions:fog`` is the fog of the
-            package of that name, with ImageNet-C's strengths.
-        severities: 1 (weak) to 5.
-        source: ``official`` reads the published files, ``generated`` makes images of the published strengths.
-            ``auto`` reads the files if they are in the data folder, else generates; records say which it was.
+            Compounds such as ``defocus_blur+gaussian_noise`` and those of CIFAR-10-C-bar (Mintun et al., 2021,
+            arXiv:2102.11273) are generated; ``imagecorruptions:fog`` is the fog of the package of that name, with
+            ImageNet-C's strengths.
+        severities: 1 (weak) to 5; those between, such as 1.5, are generated, and ours.
+        source: ``official`` reads the published files, ``generated`` makes images of the published strengths, or
+            reads those that `robusteval data corrupt` put into the data folder as ``cifar10-c-gen``, if they are the
+            very same. ``auto`` reads published files if they are in the data folder, else generates; records say
+            which it was.
         limit: only so many images, from the first; None for all.
     """
 
@@ -50,7 +90,7 @@ class Corruption:
     version: ClassVar[int] = int(GENERATOR_VERSION)  # other images, other numbers
 
     names: Annotated[tuple[str, ...], Field(min_length=1)] = CORRUPTIONS
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
+    severities: Annotated[tuple[AnySeverity, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
     source: Literal["auto", "official", "generated"] = "auto"
     limit: Count | None = None
 
@@ -58,10 +98,12 @@ class Corruption:
     def _known_and_distinct(self) -> Corruption:
         for name in self.names:
             for part in () if name in adapter.NAMES else name.split("+"):
-                if part not in PUBLISHED:
-                    raise unknown("names", "corruption", part, PUBLISHED)
+                if part not in NAMES:
+                    raise unknown("names", "corruption", part, NAMES)
             if len(set(name.split("+"))) < len(name.split("+")):
                 raise ValueError(f"names: {name!r} has a corruption twice; allowed: each once, from left to right")
+        if any(name in adapter.NAMES for name in self.names) and not all(isinstance(s, int) for s in self.severities):
+            raise ValueError(f"severities: {adapter.PREFIX}* has none between; allowed with it: 1, 2, 3, 4, 5")
         for field, values in (("names", self.names), ("severities", self.severities)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{field}: one is listed twice and would count twice; allowed: each once")
@@ -74,36 +116,34 @@ class Corruption:
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Accuracy of each network in every cell, then each network's mean; see `Task`."""
         data = data.first(self.limit)
-        folder = self._published(data, context.data_dir)
-        sources = {name: source_of(name, data, context.seed, official=folder is not None) for name in self.names}
-        cells = [(name, severity) for name in self.names for severity in self.severities]
+        official = self._published(data, context.data_dir) is not None
+        cells = [
+            Cell(name, severity, source_of(name, data, context.seed, official=official and isinstance(severity, int)))
+            for name in self.names
+            for severity in self.severities
+        ]
         context.progress.begin(self.name, len(cells) * batches(data, context))
         hits = {branch: np.zeros(len(data.labels), dtype=np.int64) for branch in models}
-        for name, severity in cells:
-            source = sources[name]
-            if folder is not None and source == OFFICIAL:
-                images = files.read(folder, data.name, name, severity, expect=data.labels)
-                outcomes = judge(models, replace(data, images=images), context)
-            elif cache.folder() is not None and name not in adapter.NAMES:
-                images = cache.corrupted(data, name, severity, seed=context.seed, device=context.device)
-                outcomes = judge(models, replace(data, images=images), context)
-            else:
-                change = partial(_made, name=name, severity=severity, seed=context.seed, device=context.device)
-                outcomes = judge(models, data, context, change)
-            for branch, right in outcomes.items():
+        for cell in cells:
+            for branch, right in _outcomes(models, data, context, cell).items():
                 hits[branch] += right
-                where = {"branch": branch, "corruption": name, "severity": severity, **source}
+                where = {"branch": branch, "corruption": cell.name, "severity": cell.severity, **cell.source}
                 measurement, _ = accuracy(self.name, "accuracy", right, where)
-                note = adapter.NOTE if name in adapter.NAMES else ""
-                yield Observation(measurement.model_copy(update={"note": note}), right)
-        all_alike = all(source == sources[self.names[0]] for source in sources.values())
-        mean_source: dict[str, Scalar] = sources[self.names[0]] if all_alike else {"source": "mixed"}
-        mean_over: dict[str, Scalar] = {"corruptions": len(self.names), "severities": len(self.severities)}
-        if set(self.names) != set(CORRUPTIONS):
-            mean_over["names"] = " ".join(self.names)  # as many names as the benchmark's need not be the same ones
+                yield Observation(measurement.model_copy(update={"note": cell.note()}), right)
+        mean_over = self._mean_over(cells)
         for branch, count in hits.items():
-            where = {"branch": branch, **mean_over, **mean_source}
-            yield Observation(_mean(self.name, count / len(cells), where), None)
+            yield Observation(_mean(self.name, count / len(cells), {"branch": branch, **mean_over}), None)
+
+    def _mean_over(self, cells: Sequence[Cell]) -> dict[str, Scalar]:
+        """What the record of a mean says of its cells."""
+        between = not all(isinstance(severity, int) for severity in self.severities)
+        # Five severities that are not the published ones must not look like the benchmark's five.
+        grid: Scalar = "+".join(map(str, self.severities)) if between else len(self.severities)
+        over: dict[str, Scalar] = {"corruptions": len(self.names), "severities": grid}
+        if set(self.names) != set(CORRUPTIONS):
+            over["names"] = " ".join(self.names)  # as many names as the benchmark's need not be the same ones
+        alike = all(cell.source == cells[0].source for cell in cells)
+        return over | (cells[0].source if alike else {"source": "mixed"})
 
     def _published(self, data: ImageSet, data_dir: Path | None) -> Path | None:
         """The folder that holds the published files' folder; None if the images are to be generated."""
@@ -129,16 +169,30 @@ def source_of(name: str, data: ImageSet, seed: int, *, official: bool) -> dict[s
     """
     if name in adapter.NAMES:
         return {"source": "imagecorruptions", "generator": adapter.generator(), "seed": seed}
-    return OFFICIAL if official and name in PUBLISHED else generated(data, seed)
-
-
-def generated(data: ImageSet, seed: int) -> dict[str, Scalar]:
-    """What a record says of generated images: they are of this generator, table of strengths and seed."""
-    table = table_for("auto", *data.images.shape[2:])
+    if official and name in PUBLISHED:
+        return OFFICIAL
+    table = sources(table_for("auto", *data.images.shape[2:]), name)
     return {"source": "generated", "generator": GENERATOR_VERSION, "table": table, "seed": seed}
 
 
-def _made(part: Part, *, name: str, severity: int, seed: int, device: torch.device) -> Tensor:
+def _outcomes(models: Mapping[str, nn.Module], data: ImageSet, context: Context, cell: Cell) -> dict[str, Outcomes]:
+    """Which images of a cell each network gets right: images from files, from the cache, or made batch by batch."""
+    root, images = data_folder(context.data_dir), None
+    if cell.source == OFFICIAL:
+        images = files.read(root, data.name, cell.name, int(cell.severity), expect=data.labels)
+    elif cell.name not in adapter.NAMES:
+        written = files.written(root, data, cell.name, cell.severity, seed=context.seed)
+        if written is not None:
+            images = files.read_generated(written, cell.name, int(cell.severity), expect=data.labels)
+        elif cache.folder() is not None:
+            images = cache.corrupted(data, cell.name, cell.severity, seed=context.seed, device=context.device)
+    if images is not None:
+        return judge(models, replace(data, images=images), context)
+    change = partial(_made, name=cell.name, severity=cell.severity, seed=context.seed, device=context.device)
+    return judge(models, data, context, change)
+
+
+def _made(part: Part, *, name: str, severity: float, seed: int, device: torch.device) -> Tensor:
     """The part's images with a corruption, on the device; its padding is copied, not made again."""
     images = part.images[: part.n].to(device)
     made = corrupt(images, name, severity, seed=seed, index=part.index[: part.n])

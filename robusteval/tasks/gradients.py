@@ -18,12 +18,12 @@ from robusteval.branches import MAIN
 from robusteval.data.sets import ImageSet
 from robusteval.features import captured, last_stage
 from robusteval.losses import cosine_distance, cross_entropy, mean_squared_distance
-from robusteval.modes import evaluating, frozen_statistics
+from robusteval.modes import evaluating, frozen_statistics, true_float32
 from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import t_interval
 from robusteval.tasks.features import attacked, described, pooled
-from robusteval.tasks.predict import Part, predict, to_input, true_float32
+from robusteval.tasks.predict import Part, predict, to_input
 from robusteval.tasks.task import Context, Observation
 
 ALL = "all"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from robusteval.data.augment import as_float
 from robusteval.data.batches import eval_batches
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
-from robusteval.modes import evaluating
+from robusteval.modes import evaluating, true_float32
 from robusteval.tasks.task import Context, Outcomes
 
 
@@ -109,24 +108,29 @@ def judge(
     return right
 
 
+def right(model: nn.Module, x: Tensor, y: Tensor, *, classes: int, where: str, batch_size: int) -> Tensor:
+    """Which images the network gets right, bool (n,), predicted in batches that all have ``batch_size`` rows.
+
+    Args:
+        model: the network.
+        x: float32 (n, 3, H, W) in [0, 1].
+        y: int64 (n,) labels, on the device of x.
+        classes: number of logits that there have to be.
+        where: what the network is, for errors.
+        batch_size: rows of a batch; the last one is padded with copies of its last image.
+    """
+    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for first in range(0, len(x), batch_size):
+        rows = x[first : first + batch_size]
+        padding = rows[-1:].expand(batch_size - len(rows), *rows.shape[1:])
+        batch = torch.cat([rows, padding]).contiguous(memory_format=torch.channels_last)
+        seen = predict(model, batch, classes=classes, where=where)[: len(rows)]
+        found[first : first + batch_size] = seen == y[first : first + batch_size]
+    return found
+
+
 def correct(model: nn.Module, x: Tensor, part: Part, *, classes: int, where: str) -> Outcomes:
     """Which of a part's real rows, seen as x, the network gets right: bool (part.n,)."""
     prediction = predict(model, x, classes=classes, where=where)
     right: Outcomes = (prediction.cpu() == part.labels)[: part.n].numpy()
     return right
-
-
-@contextmanager
-def true_float32() -> Iterator[None]:
-    """A context without TensorFloat-32 and its like: torch uses it in GPU convolutions unless told otherwise."""
-    backends = torch.backends
-    # torch's stubs do not know these submodules.
-    units = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [unit.fp32_precision for unit in units]
-    try:
-        for unit in units:
-            unit.fp32_precision = "ieee"
-        yield
-    finally:
-        for unit, precision in zip(units, before, strict=True):
-            unit.fp32_precision = precision

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,26 @@ class Origin:
     sibling: Callable[[str], nn.Module | None]
 
 
+class Draft(Protocol):
+    """What a long task notes as it goes on, so that it need not begin again after an interruption."""
+
+    def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
+        """What was written under the key for this very task, weights and images; None if nothing was."""
+
+    def write(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keeps the arrays until the task is recorded."""
+
+
+class Forgetful:
+    """A `Draft` that keeps nothing."""
+
+    def read(self, key: str) -> None:
+        """Nothing."""
+
+    def write(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Nothing."""
+
+
 @dataclass(frozen=True)
 class Context:
     """Where and how tasks measure.
@@ -59,6 +79,8 @@ class Context:
         precision: of the gradients that attacks follow. Predictions are always float32.
         progress: told of every batch.
         origin: how the networks were trained.
+        draft: where a task keeps the parts that it has done.
+        hardest: for estimates: every image is taken for right and every attack for failed, which costs the most.
     """
 
     device: torch.device
@@ -69,6 +91,8 @@ class Context:
     precision: Literal["float32", "bfloat16"] = "float32"
     progress: Progress = field(default_factory=Silent)
     origin: Origin | None = None
+    draft: Draft = field(default_factory=Forgetful)
+    hardest: bool = False
 
 
 class Observation(NamedTuple):

@@ -41,7 +41,8 @@ def views(data: ImageSet, corruption: Corruption, context: Context) -> Iterator[
             source = source_of(name, data, context.seed, official=corruption.source == "official")
             if source == OFFICIAL:
                 folder = data_folder(context.data_dir)
-                images = files.read(folder, data.name, name, severity, expect=data.labels)
+                assert severity == int(severity), "nothing is published between the five"
+                images = files.read(folder, data.name, name, int(severity), expect=data.labels)
             else:
                 images = cache.corrupted(data, name, severity, seed=context.seed, device=context.device)
             where: dict[str, Scalar] = {"images": name, "severity": severity, **source}

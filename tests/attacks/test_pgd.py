@@ -23,7 +23,7 @@ MODES: tuple[AttackMode, ...] = ("eval", "train", "train-frozen-stats")
 
 
 class Linear(nn.Module):
-    """Two classes, logits ``+-(w x + b) / 2``: its margin is linear in the image."""
+    """Logits ``+-(w x + b) / 2``, and -20 of a third class (DLR needs one): its margin is linear in the image."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         half = (x.flatten(1) - 0.5) @ self.weight / 2
-        return torch.stack([half, -half], dim=1)
+        return torch.stack([half, -half, torch.full_like(half, -20.0)], dim=1)
 
 
 def net(*, norm: bool = True) -> nn.Sequential:
@@ -279,11 +279,12 @@ def test_half_precision_gradients_float32_iterates() -> None:
 def test_the_loss_sees_float32_logits_of_a_half_precision_network() -> None:
     """bfloat16 logits of a sure network tie; cross-entropy in bfloat16 would then have no gradient."""
     _, y = images(2)
-    logits = torch.tensor([[10.0, 0.0], [0.0, 10.0]], dtype=torch.bfloat16)
+    logits = torch.tensor([[10.0, 0.0, -10.0], [0.0, 10.0, -10.0]], dtype=torch.bfloat16)
     for loss in OBJECTIVES.values():
         assert loss(logits, y).dtype == torch.float32
     assert (OBJECTIVES["ce"](logits, y) > 0).all()
     assert OBJECTIVES["margin"](logits, y).tolist() == [-10.0, -10.0]
+    assert OBJECTIVES["dlr"](logits, y).tolist() == [-0.5, -0.5]
 
 
 @pytest.mark.parametrize("cut", ["detached", "constant"])

@@ -11,7 +11,6 @@ import pytest
 
 from robusteval.cells import plain
 from robusteval.cli.cards import markdown_table, plain_cards
-from robusteval.cli.evaluate import as_json, as_row
 from robusteval.config import shipped
 from robusteval.data import DATASETS, load
 from robusteval.method import Passes, Published
@@ -25,6 +24,7 @@ from robusteval.runtime import Runtime
 from robusteval.store import load_run, write_record
 from robusteval.tasks import TASKS
 from robusteval.training import Training
+from robusteval.wording import as_json, as_row
 
 
 def first_column(out: str) -> list[str]:
@@ -45,6 +45,9 @@ def test_ls_corruptions_tells_the_fifteen_from_the_held_out(cli):
     lines = cli("ls", "corruptions").out.splitlines()
     assert sum(line.endswith("one of the 15") for line in lines) == 15
     assert sum(line.endswith("held out") for line in lines) == 4
+    assert sum(line.endswith("CIFAR-10-C-bar") for line in lines) == 10
+    assert sum(line.startswith("imagecorruptions:") and line.endswith("other") for line in lines) == 19
+    assert lines[-1].startswith("note: imagecorruptions:* has the strengths of ImageNet-C")
 
 
 def test_ls_methods_says_what_training_costs(cli):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robusteval.corruptions import CORRUPTIONS, HELD_OUT, corrupt
+from robusteval.corruptions import CBAR, CORRUPTIONS, HELD_OUT, corrupt
 from robusteval.data import load
 from robusteval.progress import Silent
 
@@ -41,6 +41,14 @@ def test_all_and_the_default(cli, tmp_path):
     assert {path.stem for path in (tmp_path / "out").glob("*.npy")} == {*CORRUPTIONS, *HELD_OUT, "labels"}
 
 
+def test_the_other_benchmark_by_its_name(cli, tmp_path):
+    assert cli(*SMALL, "--severity", "1", "--corruption", "c-bar").code == 0
+    assert {path.stem for path in (tmp_path / "out").glob("*.npy")} == {*CBAR, "labels"}
+    code, out, _ = cli("data", "verify", "out")
+    assert code == 0
+    assert out.startswith("cifar10-c-bar-gen: generator 1, table cifar-bar, seed 0\n")
+
+
 def test_severities_may_come_in_any_order(cli, tmp_path):
     assert cli(*SMALL, "--corruption", "fog", "--severity", "5", "--severity", "2").code == 0
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["severities"] == [2, 5]
@@ -51,6 +59,11 @@ def test_severities_may_come_in_any_order(cli, tmp_path):
     ("arguments", "message"),
     [
         ([*SMALL, "--corruption", "fgo"], "unknown corruption 'fgo'; did you mean 'fog'?"),
+        (
+            [*SMALL, "--corruption", "fog", "--corruption", "ripple"],
+            "would be cifar10-c-gen, others cifar10-c-bar",
+        ),
+        ([*SMALL, "--corruption", "imagecorruptions:fog"], "imagecorruptions:* has the strengths of ImageNet-C"),
         ([*SMALL, "--severity", "6"], "severity 6 is not one of 1, 2, 3, 4, 5"),
         ([*SMALL, "--severity", "0"], "severity 0 is not one of 1, 2, 3, 4, 5"),
         ([*SMALL, "--severity", "2", "--severity", "2"], "each severity once"),

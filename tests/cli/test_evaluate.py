@@ -15,7 +15,7 @@ from robusteval.store import load_run
 
 # Read before the tests' own environment takes their place.
 DATA, CHECKPOINTS = os.environ.get("ROBUSTEVAL_DATA"), os.environ.get("ROBUSTEVAL_CHECKPOINTS")
-KEYS = ["task", "metric", "value", "n", "unit", "low", "high", "where"]
+KEYS = ["task", "metric", "value", "n", "unit", "low", "high", "where", "trust", "reasons", "note"]
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,11 @@ def straight_accuracy(checkpoint: Path, normalize: str, n: int) -> float:
 def test_json_lines_on_standard_output_and_nothing_else(cli, checkpoint):
     code, out, err = cli(
         "eval", "resnet8", "--checkpoint", checkpoint, "--normalize", "imagenet", "--limit", "60",
-        "--tasks", "clean,pgd", "--set", "pgd.steps=1", "--set", "pgd.epsilon=0", "--json",
+        "--tasks", "clean,pgd", "--set", "pgd.steps=1", "--set", "pgd.epsilon=0", "--set", "pgd.checked=0", "--json",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    clean, pgd = (json.loads(line) for line in out.splitlines())
-    assert list(clean) == list(pgd) == KEYS
+    clean, pgd, *passes = (json.loads(line) for line in out.splitlines())
+    assert all(list(one) == KEYS for one in (clean, pgd, *passes))
     expected = straight_accuracy(checkpoint, "imagenet", 60)
     low, high = wilson(expected * 60, 60)
     assert clean == {
@@ -57,6 +57,9 @@ def test_json_lines_on_standard_output_and_nothing_else(cli, checkpoint):
         "low": pytest.approx(low),
         "high": pytest.approx(high),
         "where": {"branch": "main"},
+        "trust": clean["trust"],
+        "reasons": clean["reasons"],
+        "note": "",
     }
     assert (pgd["value"], pgd["where"]["epsilon"], pgd["where"]["steps"]) == (pytest.approx(expected), "0", 1)
 
@@ -81,7 +84,7 @@ def test_a_table_for_people(cli, checkpoint):
     code, out, err = cli("eval", "resnet8", "--checkpoint", checkpoint, "--normalize", "imagenet", "--limit", "60")
     assert (code, err) == (0, "")
     head, row = out.splitlines()
-    assert head.split() == ["TASK", "METRIC", "VALUE", "LOW", "HIGH", "N", "WHERE"]
+    assert head.split() == ["TASK", "METRIC", "VALUE", "LOW", "HIGH", "N", "TRUST", "WHERE"]
     assert row.split()[:4] == ["clean", "accuracy", f"{100 * straight_accuracy(checkpoint, 'imagenet', 60):.2f}", "%"]
 
 
@@ -105,9 +108,10 @@ def test_every_branch_of_a_runs_weights_is_judged(cli, finished):
     ("arguments", "message"),
     [
         (["--tasks", "clean,pdg"], "eval: unknown task 'pdg'; did you mean 'pgd'"),
-        (["--tasks", ""], "--tasks: names no task; allowed: clean, corruption, pgd"),
+        (["--tasks", ""], "--tasks: names no task; allowed: clean, corruption, "),
         (["--set", "pgd.steps=3"], "unknown task 'pgd'; allowed: clean"),
         (["--normalize", "cifar"], "unknown normalisation 'cifar'"),
+        (["--resize", "64"], "resnet8: takes images of any size as they are"),
     ],
 )
 def test_mistakes(cli, checkpoint, arguments, message):
@@ -141,3 +145,72 @@ def test_of_a_runs_weights_the_deployed_branch_is_known(cli, tmp_path):
     found = [json.loads(line) for line in out.splitlines()]
     assert {one["where"]["branch"] for one in found if one["task"] == "clean"} == {"main", "adv"}
     assert {one["where"]["branch"] for one in found if one["task"] == "bn_bank"} == {"adv"}
+
+
+def test_branches_of_other_layouts_are_recognised_and_said(cli, tmp_path):
+    torch.manual_seed(0)
+    state = build("resnet8", classes=10).state_dict()
+    norms = {key.rpartition(".")[0] for key in state if key.endswith("running_mean")}
+    theirs = dict(state)
+    for norm in norms:
+        for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            value = state[f"{norm}.{leaf}"]
+            theirs[f"{norm}.aux_bn.{leaf}"] = value if leaf != "bias" else value + 0.7
+    path = tmp_path / "fast.pth"
+    torch.save({"state_dict": {f"module.{key}": value for key, value in theirs.items()}}, path)
+    code, out, err = cli("eval", "resnet8", "--checkpoint", path, "--limit", "40", "--json")
+    assert (code, err) == (
+        0,
+        "fast.pth: BatchNorm branches in the layout of fast_advprop: main = the layer itself, aux = .aux_bn\n",
+    )
+    found = {one["where"]["branch"]: one["value"] for one in map(json.loads, out.splitlines())}
+    moved = {k: v + 0.7 if k.endswith("bias") and k.rpartition(".")[0] in norms else v for k, v in state.items()}
+    assert found == {"main": pytest.approx(of_state(state)), "aux": pytest.approx(of_state(moved))}
+
+
+def of_state(state) -> float:
+    network = build("resnet8", classes=10).eval()
+    network.load_state_dict(state)
+    images = load("cifar10-sample", "test").first(40)
+    with torch.no_grad():
+        return float((network(images.images.float() / 255).argmax(1) == images.labels).float().mean())
+
+
+def test_the_statistics_in_a_checkpoint_are_used_and_said(cli, tmp_path):
+    torch.manual_seed(0)
+    state = build("resnet8", classes=10).state_dict()
+    path = tmp_path / "model.pth"
+    torch.save(state, path)
+    expected = straight_accuracy(path, "imagenet", 100)
+    own = {"normalize.mean": torch.tensor([0.485, 0.456, 0.406]), "normalize.std": torch.tensor([0.229, 0.224, 0.225])}
+    torch.save(state | own, path)
+    code, out, err = cli("eval", "resnet8", "--checkpoint", path, "--limit", "100", "--json")
+    assert code == 0
+    assert json.loads(out)["value"] == pytest.approx(expected)
+    assert "pixels are normalised with the checkpoint's own statistics: mean 0.485 0.456 0.406" in err
+    code, _, err = cli("eval", "resnet8", "--checkpoint", path, "--normalize", "cifar10")
+    assert code == 2
+    assert "--normalize cifar10: " in err
+
+
+def test_a_network_of_torchvision(cli, tmp_path):
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(0)
+    network = squeezenet1_1(num_classes=10)
+    path = tmp_path / "squeeze.pth"
+    torch.save(network.state_dict(), path)
+    arguments = ["--checkpoint", path, "--limit", "30", "--json", "--normalize", "imagenet"]
+    settings = ["--tasks", "clean,pgd", "--set", "pgd.steps=1", "--set", "pgd.checked=0"]
+    code, out, err = cli("eval", "torchvision:squeezenet1_1", *arguments, "--resize", "64", *settings)
+    assert (code, err) == (0, "")
+    clean, pgd, *_ = map(json.loads, out.splitlines())
+    images = load("cifar10-sample", "test").first(30)
+    x = torch.nn.functional.interpolate(images.images.float() / 255, size=(64, 64), mode="bilinear")
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        right = network.eval()((x - mean[:, None, None]) / std[:, None, None]).argmax(1) == images.labels
+    assert clean["value"] == pytest.approx(float(right.float().mean()))
+    assert pgd["value"] <= clean["value"]
+    code, _, err = cli("eval", "torchvision:squeezenet1", *arguments)
+    assert (code, "unknown network 'squeezenet1'; did you mean 'squeezenet1_" in err) == (2, True)

@@ -4,7 +4,19 @@ from collections.abc import Mapping
 
 import pytest
 
-from robusteval.corruptions import CIFAR, CORRUPTIONS, HELD_OUT, IMAGENET, TABLES, parts, strength, table_for
+from robusteval.corruptions import (
+    CBAR,
+    CIFAR,
+    CORRUPTIONS,
+    HELD_OUT,
+    IMAGENET,
+    NAMES,
+    TABLES,
+    parts,
+    sources,
+    strength,
+    table_for,
+)
 from robusteval.errors import UserError
 
 PUBLISHED = """
@@ -84,10 +96,26 @@ def test_imagenets_strengths_are_the_published_ones() -> None:
 def test_a_table_has_five_strengths_of_the_same_length_for_every_corruption(
     table: Mapping[str, tuple[tuple[float, ...], ...]],
 ) -> None:
-    assert list(table) == list(CIFAR)
-    assert {*table} == {*CORRUPTIONS, *HELD_OUT}
+    assert {*CORRUPTIONS, *HELD_OUT} <= {*table} <= {*NAMES}
     for name, row in table.items():
-        assert [len(numbers) for numbers in row] == [len(CIFAR[name][0])] * 5
+        assert [len(numbers) for numbers in row] == [len(TABLES["cifar"][name][0])] * 5
+
+
+def test_the_tables_are_put_together_without_a_change() -> None:
+    assert (*CORRUPTIONS, *HELD_OUT, *CBAR) == tuple(sorted(NAMES, key=(*CORRUPTIONS, *HELD_OUT, *CBAR).index))
+    for name, table in (("cifar", CIFAR), ("imagenet", IMAGENET)):
+        assert {*table} == {*CORRUPTIONS, *HELD_OUT}
+        assert all(TABLES[name][corruption] is row for corruption, row in table.items())
+
+
+def test_strengths_say_where_they_come_from() -> None:
+    assert [sources("imagenet", name) for name in ("fog", "fog+snow", "sparkles", "sparkles+fog", "fog+sparkles")] == [
+        "imagenet",
+        "imagenet",
+        "imagenet-bar",
+        "imagenet+imagenet-bar",
+        "imagenet+imagenet-bar",
+    ]
 
 
 def test_whole_severities_are_the_table_and_others_lie_on_the_line_between() -> None:

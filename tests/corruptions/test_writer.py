@@ -67,6 +67,63 @@ def test_the_size_of_blocks_does_not_matter(images: ImageSet, tmp_path: Path, mo
     assert tree(tmp_path / "whole") == tree(tmp_path / "blocks")
 
 
+def test_the_other_benchmark_has_a_name_and_a_folder_of_its_own(
+    images: ImageSet, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    bar = replace(THREE, names=("ripple", "lines+sparkles"))
+    written(images, tmp_path / "bar", bar)
+    contents = read_contents(tmp_path / "bar")
+    assert contents is not None
+    assert (contents.name, contents.table) == ("cifar10-c-bar-gen", "cifar-bar")
+    assert contents.strengths["lines+sparkles"] == ((1, 3.5), (2.5, 7))
+    made = corrupt(images.images, "ripple", 5, seed=4, index=torch.arange(23))
+    assert torch.equal(files.read_generated(tmp_path / "bar", "ripple", 5, expect=images.labels), made)
+    text = (tmp_path / "bar" / "README.md").read_text()
+    assert text.startswith("# cifar10-c-bar-gen\n\nThese are not CIFAR-10-C, nor images that anybody else drew")
+    for names in (("fog",), ("ripple", "fog")):
+        assert not (tmp_path / "bar" / "fog.npy").exists()
+        message = refused(tmp_path / "bar", replace(THREE, names=names))
+        assert "cifar10-c-bar-gen" in message
+        assert "cifar10-c-gen" in message
+    assert "a folder of this name is for the published files only" in refused(tmp_path / "CIFAR-10-C-Bar", bar)
+    message = refused(tmp_path / "x", replace(THREE, names=("imagecorruptions:fog",)))
+    assert "imagecorruptions:fog is not written" in message
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_is_found_only_by_who_would_make_the_same_images(images: ImageSet, tmp_path: Path) -> None:
+    folder = tmp_path / "cifar10-c-gen"
+    written(images, folder)
+
+    def found(data: ImageSet = images, name: str = "fog", severity: float = 5, seed: int = 4) -> Path | None:
+        return files.written(tmp_path, data, name, severity, seed=seed)
+
+    assert found() == folder
+    assert found(images.first(5)) == folder
+    assert found(images, "shot_noise", 2) == folder
+    more = load("cifar10-sample", "test").first(24)
+    tall = replace(images, images=images.images.repeat(1, 1, 2, 1))
+    for other in (
+        found(more),
+        found(tall),
+        found(replace(images, digest="0" * 64)),
+        found(replace(images, name="cifar10")),
+        found(replace(images, split="train")),
+        found(name="snow"),
+        found(name="ripple"),
+        found(severity=3),
+        found(severity=2.5),
+        found(seed=0),
+        files.written(folder, images, "fog", 5, seed=4),
+    ):
+        assert other is None
+    contents = read_contents(folder)
+    assert contents is not None
+    for change in ({"generator": "0"}, {"table": "imagenet"}):
+        write_contents(folder, contents.model_copy(update=change))
+        assert found() is None
+
+
 def test_the_manifest_says_how_they_were_made(images: ImageSet, tmp_path: Path) -> None:
     written(images, tmp_path)
     raw = json.loads((tmp_path / "manifest.json").read_text())
@@ -327,7 +384,7 @@ def test_exact_files_equal_the_published_ones(
     found = written(images, tmp_path / "exact", exact())
     assert {one.path.stem: one.equal for one in found} == {"fog": None, "contrast": True}  # fog's draws are anybody's
     assert tree(tmp_path / "exact") == tree(tmp_path / "plain")
-    assert "draw random numbers, so that no file can equal the published one" in refused(tmp_path / "x", exact(["fog"]))
+    assert "no file can equal a published one: they draw random numbers" in refused(tmp_path / "x", exact(["fog"]))
     few = replace(exact(), severities=(1, 2))
     assert "nothing is published to compare with" in refused(tmp_path / "x", few)
     assert "nothing is published to compare with" in refused(tmp_path / "x", exact(), images.first(9))

@@ -79,6 +79,15 @@ def test_wrappers_are_taken_off(state: State, tmp_path: Path, wrap: Callable[[St
     assert same(read_state(tmp_path / "a.pt"), state)
 
 
+def test_further_wrappers_are_taken_off_where_they_are_named(state: State, tmp_path: Path) -> None:
+    other = {key: value.float() + 1 for key, value in state.items()}
+    torch.save({"best": other, "last": state, "epoch": 3}, tmp_path / "a.pt")
+    assert same(read_state(tmp_path / "a.pt", also=("last", "best")), state)
+    assert refusal(tmp_path / "a.pt").startswith("'best' is a ")
+    torch.save({"last": other, "net": state}, tmp_path / "a.pt")
+    assert same(read_state(tmp_path / "a.pt", also=("last",)), state)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.model.", "module.module."])
 def test_prefixes_of_all_keys_are_stripped(state: State, tmp_path: Path, prefix: str) -> None:
     save_file({prefix + key: value for key, value in state.items()}, tmp_path / "a.safetensors")

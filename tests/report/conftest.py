@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from robusteval.records import Cost, DataRef, Epoch, Measurement, Provenance, Run, Snapshot, TaskRecord
+from robusteval.records import Cost, DataRef, Epoch, Measurement, Provenance, Reason, Run, Snapshot, TaskRecord
 from robusteval.report import write_report
 from robusteval.stats import wilson
 from robusteval.store import StoredRun
@@ -283,7 +283,7 @@ def hostile_runs(names: Sequence[str] = HOSTILE) -> list[StoredRun]:
         )
         where = ATTACK | {"branch": name, "loss": name, name: name}
         odd = measured("pgd", "robust_accuracy", 0.25, **where).model_copy(
-            update={"trust": "flagged", "reasons": (name,), "note": name}
+            update={"trust": "flagged", "reasons": (Reason(name=name, evidence=name, text=name),), "note": name}
         )
         tasks = tuple(
             task.model_copy(update={"test_data": test, "measurements": (*task.measurements, odd)}) for task in run.tasks

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from robusteval.records import Measurement
+from robusteval.records import Measurement, Reason
+from robusteval.report.columns import DIAGNOSTICS
 from robusteval.report.diagnostics import Diagnostic, Table, diagnostics
 from robusteval.report.html import page_text
 from robusteval.report.notes import notes
@@ -163,7 +164,7 @@ def test_records_of_other_weights_do_not_count(make: SimpleNamespace) -> None:
     assert diagnostics(run) == []
 
 
-@pytest.mark.parametrize("task", ["branches", "bn_bank", "neurons", "selection", "gradients", "features", "teacher"])
+@pytest.mark.parametrize("task", sorted(DIAGNOSTICS))
 def test_accuracies_of_what_nobody_deploys_make_no_column(make: SimpleNamespace, task: str) -> None:
     run = make.run("standard", SCORES)
     where = make.ATTACK | {"statistics": "main", "affine": "aux"}
@@ -229,7 +230,7 @@ def test_hostile_diagnostics_are_text(make: SimpleNamespace) -> None:
             make.measured(name, "x_share", 0.5, images=name, low=low, high=high) for low, high in ((0, 1), (name, name))
         ]
         odd = number(name, 1.0, note=name, **{name: name, "": ""})
-        flagged = odd.model_copy(update={"trust": "flagged", "reasons": (name,)})
+        flagged = odd.model_copy(update={"trust": "flagged", "reasons": (Reason(name=name, evidence=name, text=name),)})
         run = make.run("standard", SCORES, id=str(i))
         runs.append(make.with_task(run, name, [*shares, odd, flagged], options={name: name}))
     text = page_text(runs)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from robusteval.errors import UserError
+from robusteval.records import Reason
 from robusteval.report import write_report
 from robusteval.report.details import charts, transfers
 from robusteval.report.html import page_text
@@ -275,7 +276,8 @@ def test_missing_and_flagged_cells(make: SimpleNamespace) -> None:
         .measurements[0]
         .model_copy(update={"value": None, "low": None, "high": None, "note": "out of <memory>"})
     )
-    pgd = run.tasks[1].measurements[0].model_copy(update={"trust": "flagged", "reasons": ("zero gradients",)})
+    reason = Reason(name="zero gradients", evidence="12 of 20", text="It stood still.")
+    pgd = run.tasks[1].measurements[0].model_copy(update={"trust": "flagged", "reasons": (reason,)})
     tasks = tuple(
         task.model_copy(update={"measurements": (m,)}) for task, m in zip(run.tasks, (clean, pgd), strict=True)
     )
@@ -283,7 +285,7 @@ def test_missing_and_flagged_cells(make: SimpleNamespace) -> None:
     text = page_text([StoredRun(run.folder, run.run, run.history, tasks), other])
     page = Page(text)
     assert "missing: out of <memory>" in page.text
-    assert "doubtful: zero gradients" in page.text
+    assert "doubtful: zero gradients: 12 of 20" in page.text
     assert 'best" data-v="0.1"' not in text  # a doubtful number is never the best
     assert ["standard", "", "0.1"] in [row[:3] for row in rows(text)]
 

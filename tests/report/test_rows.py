@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from robusteval.records import Measurement
+from robusteval.records import Measurement, Reason
 from robusteval.report.columns import names
 from robusteval.report.notes import notes
 from robusteval.report.rows import Board, Group, board, failures
@@ -184,6 +184,9 @@ def test_no_mean_over_a_repeated_seed(make: SimpleNamespace) -> None:
     assert [[row.kind for row in found.rows] for found in board(runs).groups] == [["run"], ["run"]]
 
 
+FLAT = Reason(name="loss is flat", evidence="0 of 20 rose", text="Nothing was attacked.")
+
+
 @pytest.mark.parametrize(
     ("verdicts", "expected"), [(("ok", "ok"), "ok"), (("ok", "unchecked"), "unchecked"), (("ok", "flagged"), "flagged")]
 )
@@ -191,7 +194,7 @@ def test_trust_of_a_row_is_that_of_its_attacks(make: SimpleNamespace, verdicts: 
     run = make.run("standard", {"main": (0.7, 1.0, 0.1)}, tasks=("clean", "pgd"))
     other = make.measured("pgd", "robust_accuracy", 0.2, branch="main", **make.ATTACK | {"norm": "L2"})
     measurements = [
-        m.model_copy(update={"trust": trust, "reasons": ("loss is flat",) if trust == "flagged" else ()})
+        m.model_copy(update={"trust": trust, "reasons": (FLAT,) if trust == "flagged" else ()})
         for m, trust in zip((run.tasks[1].measurements[0], other), verdicts, strict=True)
     ]
     task = run.tasks[1].model_copy(update={"measurements": tuple(measurements)})

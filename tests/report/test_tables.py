@@ -114,7 +114,7 @@ def test_terminal_table_fits_80_columns(runs: list[StoredRun]) -> None:
     assert max(map(len, text.splitlines())) <= 80
     all_lines = text.splitlines()
     at = next(index for index, line in enumerate(all_lines) if line.startswith("pgd_at"))
-    assert all_lines[at].split() == ["pgd_at", "48.7", "38.6", "43.1", "25.2", "8", f"5.67{TIMES}", "4m", "36s"]
+    assert all_lines[at].split() == ["pgd_at", "48.7", "38.6", "43.1", "25.2?", "8", f"5.67{TIMES}", "4m", "36s"]
     shown = {row.stored.run.label: row for row in board(runs).rows if row.deployed}["pgd_at"].scores.values()
     spans = [f"{100 * (s.low or 0):.1f}{MISSING}{100 * (s.high or 0):.1f}" for s in shown if (s.value or 1) < 0.5]
     assert len(spans) == 4

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import sys
+import types
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -44,6 +48,18 @@ class Matches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - 0.5).flatten(1) @ self.patterns.T
+
+
+class Line(nn.Module):
+    """Linear: the logit of class 0 exceeds that of class 1 by the inner product with a weight; no others matter."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        lead = (x - 0.5).flatten(1) @ self.weight
+        return torch.stack([lead / 2, -lead / 2, *[torch.full_like(lead, -99)] * (CLASSES - 2)], dim=1)
 
 
 def _patterns() -> Tensor:
@@ -94,3 +110,35 @@ def known() -> Mapping[str, nn.Module]:
 @pytest.fixture
 def context() -> Context:
     return Context(torch.device("cpu"), seed=3, deployed="main", batch_size=16)
+
+
+@pytest.fixture
+def line() -> Callable[[int], nn.Module]:
+    """A `Line` for 8 x 8 images by its number; all of them have much in common."""
+    common = Stream.of(21).normal(torch.arange(1), 192)[0]
+    return lambda number: Line((common + 0.7 * Stream.of(22).normal(torch.tensor([number]), 192)[0]) / 8)
+
+
+@pytest.fixture
+def grains() -> ImageSet:
+    """90 images of 8 x 8 pixels that keep a distance of 0.3 to black and white; most labels are what `line` 0 says."""
+    index = torch.arange(90)
+    images = ((0.3 + 0.4 * Stream.of(23).uniform(index, 3, 8, 8)) * 255).round().to(torch.uint8)
+    common = Stream.of(21).normal(torch.arange(1), 192)[0]
+    labels = ((images.flatten(1) / 255 - 0.5) @ common < 0.8 * Stream.of(24).normal(index)).long()
+    return ImageSet("cifar10-sample", "test", images, labels, ("a", "b", "c", "d", "e"), "0" * 64, False)
+
+
+@pytest.fixture
+def mutant() -> Callable[[str, str, str], types.ModuleType]:
+    """A module from a copy of its source in which a piece of the text is another: a planted mistake."""
+
+    def planted(name: str, old: str, new: str) -> types.ModuleType:
+        source = inspect.getsource(importlib.import_module(name))
+        assert source.count(old) == 1, f"{old!r} is {source.count(old)} times in {name}"
+        module = types.ModuleType(f"{name}_mutant{abs(hash((old, new)))}")
+        sys.modules[module.__name__] = module  # pydantic looks types up there
+        exec(compile(source.replace(old, new), module.__name__, "exec"), module.__dict__)
+        return module
+
+    return planted

@@ -20,6 +20,7 @@ from robusteval.tasks.predict import predict, to_input
 
 
 def outcomes(task: Pgd | Clean, model: nn.Module, data: ImageSet, context: Context) -> Outcomes:
+    task = replace(task, checked=0) if isinstance(task, Pgd) else task
     (found,) = task.measure({"main": model}, data, context)
     assert found.outcomes is not None
     assert found.measurement.value == found.outcomes.mean()
@@ -27,7 +28,7 @@ def outcomes(task: Pgd | Clean, model: nn.Module, data: ImageSet, context: Conte
 
 
 def test_the_measurement_says_what_was_done(known: Mapping[str, nn.Module], data: ImageSet, context: Context) -> None:
-    task = Pgd(steps=1, restarts=2, loss="margin")
+    task = Pgd(steps=1, restarts=2, loss="margin", checked=0)
     found = [o.measurement for o in task.measure(known, data, context)]
     assert [m.where["branch"] for m in found] == list(known)
     assert {(m.task, m.metric, m.n) for m in found} == {("pgd", "robust_accuracy", 53)}
@@ -126,8 +127,9 @@ def straight(model: nn.Module, data: ImageSet, *, restarts: int) -> Outcomes:
     for restart in range(restarts):
         rng = Stream.of(3).at("pgd", restart)
         start = random_start(x, epsilon=0.3, norm="Linf", rng=rng, index=index)
-        adversarial = pgd(model, x, data.labels, epsilon=0.3, step=0.001, steps=1, start=start)
-        robust &= predict(model, adversarial, classes=5, where="main") == data.labels
+        for steps in (0, 1):
+            iterate = pgd(model, x, data.labels, epsilon=0.3, step=0.001, steps=steps, start=start)
+            robust &= predict(model, iterate, classes=5, where="main") == data.labels
     return robust.numpy()
 
 
@@ -165,8 +167,8 @@ def test_restarts_that_can_change_nothing_are_left_out(
     assert calls == [16] * 4  # the clean look at each batch
     calls.clear()
     outcomes(Pgd(steps=3, restarts=4), known["constant"], data, context)
-    hopeful = sum(bool((labels == 2).any()) for labels in data.labels.split(16))
-    assert calls == [16] * (4 + hopeful * 4 * (3 + 1))
+    assert 0 < (data.labels == 2).sum() <= 16
+    assert calls == [16] * (4 + 4 * (3 + 1))  # each restart: three steps and the verdict, of one padded batch
 
 
 def test_gradients_are_half_precision_and_outcomes_are_not(
@@ -187,7 +189,8 @@ def test_gradients_are_half_precision_and_outcomes_are_not(
     scores = [entry for entry in seen if not entry[2]]
     assert set(attacks) == {(torch.float32, torch.bfloat16, True)}
     assert set(scores) == {(torch.float32, torch.float32, False)}
-    assert len(attacks) == len(scores) == 8
+    assert len(attacks) == 2
+    assert len(scores) >= 4 + 1
     assert (half != exact).sum() <= 1
 
 
@@ -203,7 +206,7 @@ def test_gradients_are_half_precision_and_outcomes_are_not(
         ({"epsilon": -0.1}, "epsilon: .*greater than or equal to 0"),
         ({"epsilon": float("nan")}, "epsilon: .*given: nan"),
         ({"norm": "linf"}, "norm: .*'Linf'"),
-        ({"loss": "dlr"}, "loss: .*'ce' or 'margin'"),
+        ({"loss": "cw"}, "loss: .*'ce', 'margin' or 'dlr'"),
         ({"steps": 0}, "steps: .*greater than or equal to 1"),
         ({"steps": "20"}, "steps: .*integer"),
         ({"restart": 2}, "unknown key 'restart'; did you mean 'restarts'?"),

@@ -314,7 +314,7 @@ def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, jud
     first = measured(TASK, data, replace(judged, progress=progress), model)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert progress.stages == [("bn_bank", progress.done)]
-    assert progress.done == 2 + 5 * 4 + 6
+    assert progress.done == (2 + 5 * 4) * 5 + 6 * 16 * TASK.steps  # batches of 16 images, steps
     for (key, one), other in zip(model.state_dict().items(), before.state_dict().values(), strict=True):
         assert torch.equal(one, other), key
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]

@@ -282,7 +282,7 @@ def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, con
     first = measured(models, data, replace(context, progress=progress))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert progress.stages == [("branches", progress.done)]
-    assert progress.done == 5 * 4 + 4 * 3
+    assert progress.done == 5 * 4 * 5 + 4 * 37 * 2  # batches of 16 images, steps
     for branch, model in models.items():
         then = before[branch]
         for (key, one), other in zip(model.state_dict().items(), then.state_dict().values(), strict=True):

@@ -15,25 +15,38 @@ from robusteval.progress import Progress
 from robusteval.records import Measurement
 from robusteval.tasks import (
     TASKS,
+    Apgd,
+    AttackMatrix,
+    AutoAttack,
     BnBank,
     Branches,
+    Calibration,
     Clean,
     Context,
+    CorruptedAttack,
     Corruption,
+    EpsilonCurve,
     Features,
+    Fgsm,
     Gradients,
+    MinimumNorm,
     Neurons,
     Observation,
     Pgd,
+    PyAutoAttack,
     Selection,
     Task,
     Teacher,
+    Transfer,
 )
 
 SCORES: Mapping[str, Task] = {
     "clean": Clean(),
     "corruption": Corruption(names=("gaussian_noise", "defocus_blur"), severities=(1, 5), source="generated"),
-    "pgd": Pgd(epsilon=0.01, steps=2, restarts=2),
+    "fgsm": Fgsm(epsilon=0.01),
+    "pgd": Pgd(epsilon=0.01, steps=2, restarts=2, checked=8),
+    "apgd": Apgd(epsilon=0.01, steps=3, restarts=2, checked=0),
+    "autoattack": AutoAttack(epsilon=0.002, steps=3, queries=5, checked=8),
 }
 """One small configuration of each task whose numbers are shares of images that are right."""
 
@@ -41,6 +54,12 @@ _FEW = {"names": ("gaussian_noise",), "source": "generated"}
 DIAGNOSTICS: Mapping[str, Task] = {
     "branches": Branches(**_FEW, steps=2, attack_limit=16),
     "bn_bank": BnBank(**_FEW, adapt=(16,), steps=2, attack_limit=16),
+    "attack_matrix": AttackMatrix(epsilon=0.01, steps=2),
+    "epsilon_curve": EpsilonCurve(epsilons=(0.0, 0.01, 0.02), steps=2),
+    "minimum_norm": MinimumNorm(iterations=3, targets=2),
+    "corrupted_attack": CorruptedAttack(**_FEW, epsilon=0.01, steps=2),
+    "transfer": Transfer(epsilon=0.01, steps=2),
+    "calibration": Calibration(**_FEW, bins=5),
     "features": Features(epsilon=0.01, steps=2),
     "gradients": Gradients(epsilon=0.01, steps=2, batch_size=16),
     "neurons": Neurons(**_FEW),
@@ -49,8 +68,11 @@ DIAGNOSTICS: Mapping[str, Task] = {
 }
 """One small configuration of each other task."""
 
-SMALL: Mapping[str, Task] = {**SCORES, **DIAGNOSTICS}
-NEEDS_A_RUN = {"teacher"}
+PACKAGES: Mapping[str, Task] = {"pyautoattack": PyAutoAttack(epsilon=0.01, limit=4)}
+"""Other people's code, which is held to less: its outcomes depend on its batches."""
+
+SMALL: Mapping[str, Task] = {**SCORES, **DIAGNOSTICS, **PACKAGES}
+NEEDS_A_RUN = {"teacher", "transfer"}
 """Tasks that have nothing to say about a bare checkpoint."""
 
 Network = Callable[[], nn.Module]

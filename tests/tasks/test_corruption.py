@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robusteval.cells import plain, task_key
 from robusteval.corruptions import CORRUPTIONS, GENERATOR_VERSION, HELD_OUT, corrupt, files
+from robusteval.corruptions.contents import generated_name
+from robusteval.corruptions.request import Request
+from robusteval.corruptions.writer import write
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.options import build
@@ -102,7 +107,7 @@ def test_images_are_made_once_for_all_networks(
 ) -> None:
     made: list[int] = []
 
-    def counted(images: Tensor, name: str, severity: int, *, seed: int, index: Tensor) -> Tensor:
+    def counted(images: Tensor, name: str, severity: float, *, seed: int, index: Tensor) -> Tensor:
         made.append(len(images))
         return corrupt(images, name, severity, seed=seed, index=index)
 
@@ -211,12 +216,114 @@ def test_official_files_that_are_not_there(known: Mapping[str, nn.Module], data:
         ({"severities": [0, 1]}, "severities.0: .*greater than or equal to 1"),
         ({"severities": [6]}, "severities.0: .*less than or equal to 5"),
         ({"severities": [1, 1]}, "severities: one is listed twice"),
+        ({"severities": [2, 2.0]}, "severities: one is listed twice"),
+        ({"severities": [5.5]}, "severities.0: .*less than or equal to 5"),
+        ({"severities": [0.99]}, "severities.0: .*greater than or equal to 1"),
+        ({"severities": [float("nan")]}, "severities.0: .*finite number"),
+        ({"severities": [True]}, "severities.0: .*valid number"),
+        ({"severities": ["3"]}, "severities.0: .*valid number"),
+        (
+            {"names": ["fog", "imagecorruptions:fog"], "severities": [1.5]},
+            r"severities: imagecorruptions:\* has none between; allowed with it: 1, 2, 3, 4, 5",
+        ),
         ({"source": "zenodo"}, "source: .*'auto', 'official' or 'generated'"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=rf"^quick.toml: {message}"):
         build(Corruption, values, "quick.toml")
+
+
+def test_published_severities_are_recorded_as_ever(data: ImageSet) -> None:
+    """The very same options, and so the same keys, however they are written; a key of before severities between."""
+    whole, floats = (build(Corruption, {"severities": some}, "x") for some in ([1, 2, 3], [1.0, 2.0, 3.0]))
+    assert json.dumps(plain(floats)) == json.dumps(plain(whole))
+    assert plain(whole)["severities"] == [1, 2, 3]
+    assert all(type(severity) is int for severity in floats.severities)
+    assert task_key(floats, data.ref(), "") == task_key(whole, data.ref(), "")
+    assert task_key(Corruption(severities=(1, 2.5)), data.ref(), "") != task_key(
+        Corruption(severities=(1, 2)), data.ref(), ""
+    )
+
+
+def test_severities_between_are_generated_and_ours(
+    network: Callable[[], nn.Module], data: ImageSet, context: Context, published: Path
+) -> None:
+    data = replace(data, name="cifar10").first(9)
+    model = network()
+    task = Corruption(names=("contrast",), severities=(1.5, 2.25))
+    first, second, mean = task.measure({"main": model}, data, replace(context, data_dir=published))
+    for observation, severity in ((first, 1.5), (second, 2.25)):
+        measurement = observation.measurement
+        images = corrupt(data.images, "contrast", severity, seed=context.seed, index=torch.arange(9))
+        right = predict(model, to_input(images, context.device), classes=5, where="") == data.labels
+        np.testing.assert_array_equal(observation.outcomes, right.numpy())
+        assert measurement.where["severity"] == severity
+        assert measurement.where["source"] == "generated"
+        assert "interpolated" in measurement.note
+    # As many severities as the benchmark has are not the benchmark's.
+    assert mean.measurement.where["severities"] == "1.5+2.25"
+
+
+def test_a_published_severity_beside_one_between_is_read_from_the_files(
+    data: ImageSet, context: Context, published: Path
+) -> None:
+    class Any(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.eye(5)[torch.zeros(len(x), dtype=torch.long)]
+
+    data = replace(data, name="cifar10")
+    found = list(
+        Corruption(names=("fog",), severities=(2, 2.5)).measure(
+            {"main": Any()}, data, replace(context, data_dir=published)
+        )
+    )
+    assert [o.measurement.where["source"] for o in found] == ["official", "generated", "mixed"]
+    assert [type(o.measurement.where.get("severity")) for o in found[:2]] == [int, float]
+    assert [bool(o.measurement.note) for o in found[:2]] == [False, True]
+
+
+def test_what_data_corrupt_wrote_is_read_where_it_is_the_same(
+    network: Callable[[], nn.Module], data: ImageSet, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, context = tmp_path / generated_name(data.name), replace(context, data_dir=tmp_path)
+    task, models = Corruption(names=("fog", "shot_noise"), severities=(2, 5)), {"main": network()}
+    on_the_fly = list(task.measure(models, data, context))
+    list(write(data, folder, Request(names=("fog", "shot_noise"), severities=(2, 5), seed=context.seed)))
+
+    def made(*_: object, **__: object) -> Tensor:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("robusteval.tasks.corruption.corrupt", made)
+    for source in ("auto", "generated"):
+        from_files = list(replace(task, source=source).measure(models, data, context))
+        for one, other in zip(on_the_fly, from_files, strict=True):
+            assert one.measurement == other.measurement
+            if one.outcomes is not None:
+                np.testing.assert_array_equal(one.outcomes, other.outcomes)
+    assert len(list(replace(task, limit=7).measure(models, data, context))) == 5
+    with pytest.raises(AssertionError, match="made again"):
+        list(task.measure(models, data, replace(context, seed=context.seed + 1)))
+    with pytest.raises(UserError, match="no published files"):
+        list(replace(task, source="official").measure(models, data, context))
+    path = folder / "fog.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"fog.npy: not what was written \(sha256 differs\)"):
+        list(task.measure(models, data, context))
+
+
+def test_the_other_benchmark_has_strengths_of_its_own_in_records(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    def tables(*names: str) -> list[object]:
+        task = Corruption(names=names, severities=(1,), limit=3)
+        return [o.measurement.where.get("table") for o in task.measure({"main": known["constant"]}, data, context)]
+
+    assert tables("ripple", "lines") == ["cifar-bar"] * 3
+    assert tables("ripple", "fog", "fog+ripple") == ["cifar-bar", "cifar", "cifar+cifar-bar", None]
+    assert tables("fog") == ["cifar"] * 2
 
 
 def test_toml_arrays_and_held_out_names_are_accepted() -> None:

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from robusteval import models
+from robusteval.attacks.search import Query
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.options import build
 from robusteval.randomness import Stream
 from robusteval.tasks import Context, Pgd
 from robusteval.tasks.features import Features
+from robusteval.tasks.predict import parts, to_input
+from robusteval.tasks.robust import Stage
 
 EPS = 8 / 255
 
@@ -123,15 +126,20 @@ def test_without_a_radius_nothing_moves(pixels: ImageSet, context: Context) -> N
         assert m.value == pytest.approx({"feature_distance": 0.0, "feature_cosine": 1.0}[m.metric], abs=1e-12)
 
 
-def test_the_examples_are_those_that_pgd_judges(pixels: ImageSet, context: Context) -> None:
-    seen: dict[str, list[Tensor]] = {}
-    for task in (Features(steps=2, epsilon=0.1), Pgd(steps=2, epsilon=0.1)):
-        network, inputs = Linear(1.0), seen.setdefault(task.name, [])
-        network.register_forward_pre_hook(lambda module, args, inputs=inputs: inputs.append(args[0].detach().clone()))
-        list(task.measure({"main": network}, pixels, context))
-    assert len(seen["features"]) == len(seen["pgd"]) == 4 * 4
-    for ours, theirs in zip(seen["features"], seen["pgd"], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+def test_the_examples_come_from_the_iterates_of_pgd(pixels: ImageSet, context: Context) -> None:
+    network, inputs = Linear(1.0), []
+    network.register_forward_pre_hook(lambda module, args: inputs.append(args[0].detach().clone()))
+    list(Features(steps=2, epsilon=0.1).measure({"main": network}, pixels, context))
+    judged: list[Stage] = Pgd(steps=2, epsilon=0.1).stages(Stream.of(context.seed))
+    assert len(inputs) == 4 * 4  # of each batch: clean, two steps, moved
+    for part, seen in zip(parts(pixels, context.batch_size), zip(*[iter(inputs)] * 4, strict=True), strict=True):
+        x = to_input(part.images, context.device)
+        state = {"x": x, "y": part.labels, "index": part.index}
+        query = Query(Linear(1.0).eval())
+        state = judged[0].search.begin(query, state)
+        for iterate in seen[1:]:
+            torch.testing.assert_close(iterate, state["point"], rtol=0, atol=0)
+            state = judged[0].search.step(query, state)
 
 
 def test_layers_of_a_residual_network(pixels: ImageSet, context: Context) -> None:

@@ -1,4 +1,4 @@
-"""Intervals and scores over per-sample outcomes."""
+"""Intervals of shares and means."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+ROUNDING = 1e-12
+"""Numbers that differ by less than this share of them are the same: the order of a sum's terms makes as much."""
 
 
 class Interval(NamedTuple):
@@ -22,6 +25,9 @@ def wilson(k: float, n: int, level: float = 0.95) -> Interval:
 
     It inverts the normal test of ``k / n`` with the variance under the hypothesis, so it lies in [0, 1],
     is never empty of width and is exact at its ends: the low end is 0 for k = 0, the high end 1 for k = n.
+
+    At 95 % it covers 95 % of the time on average over shares, and at each share 94 to 96 % where 50 successes and 50
+    failures are to be expected; at the worst share it covers 93 % where 5 are, 91 % where 1 is, 84 % where 0.18 is.
 
     Args:
         k: successes, in [0, n]; a sum of scores in [0, 1] need not be whole.
@@ -45,7 +51,8 @@ def mean_interval(scores: npt.ArrayLike, level: float = 0.95) -> Interval:
     """The t interval of the mean of independent scores in [0, 1], clipped to [0, 1].
 
     For a mean over many cells of the same images, give each image's mean over the cells: images are the
-    independent units, image-cell pairs are not.
+    independent units, image-cell pairs are not. Where nearly all images have the same score it covers less than it
+    says, as the t interval of right-or-wrong outcomes does; for these, `wilson`.
 
     Where all scores are equal (one score included) the t interval would have no width and claim certainty.
     The interval is then `wilson` of the mean with one trial an image: of all distributions on [0, 1] with
@@ -66,7 +73,7 @@ def mean_interval(scores: npt.ArrayLike, level: float = 0.95) -> Interval:
     assert n >= 1, "an interval needs a score"
     assert values.min() >= 0, "scores are fractions"
     assert values.max() <= 1, "scores are fractions"
-    if values.min() == values.max():
+    if all_the_same(values):
         return wilson(float(values[0]) * n, n, level)
     mean = float(values.mean())
     half = float(stdtrit(n - 1, (1 + level) / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
@@ -97,19 +104,13 @@ def t_interval(
     assert numbers.ndim == 1, "one number a unit"
     assert n >= 1, "an interval needs a number"
     assert low <= numbers.min() <= numbers.max() <= high, "numbers outside their range"
-    if numbers.min() == numbers.max():
+    if all_the_same(numbers):
         return None
     mean = float(numbers.mean())
     half = float(stdtrit(n - 1, (1 + level) / 2)) * float(numbers.std(ddof=1)) / math.sqrt(n)
     return Interval(max(mean - half, low), min(mean + half, high))
 
 
-def harmonic(clean: float, shifted: float) -> float:
-    """The H-score: the harmonic mean of clean accuracy and accuracy under shift, 0 when either is 0.
-
-    >>> round(harmonic(0.9, 0.6), 4), harmonic(0.9, 0.0)
-    (0.72, 0.0)
-    """
-    if clean == 0 or shifted == 0:
-        return 0.0
-    return 2 * clean * shifted / (clean + shifted)
+def all_the_same(numbers: npt.NDArray[np.float64]) -> bool:
+    """Whether the numbers differ by no more than rounding, and so tell nothing of their spread."""
+    return bool(np.ptp(numbers) <= ROUNDING * np.abs(numbers).max())

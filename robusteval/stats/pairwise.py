@@ -1,0 +1,151 @@
+"""All networks of a table against each other, and the ranks that the differences can bear."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from robusteval.stats.pairs import Flags, Floats, difference_interval, mcnemar
+
+SAME = 1e-12
+"""A variance of differences below this share of the scores' own is rounding."""
+
+
+class Pairwise(NamedTuple):
+    """Every row against every other; the entry [i, j] of each (rows, rows) matrix compares row i with row j.
+
+    Attributes:
+        difference: the mean of row i less that of row j.
+        low, high: the ends of its interval, each for itself; NaN where the differences do not vary.
+        p: of the hypothesis of equal means, each for itself (`holm` is for all together); 1 on the diagonal.
+    """
+
+    difference: Floats
+    low: Floats
+    high: Floats
+    p: Floats
+
+
+def compare_outcomes(
+    outcomes: npt.ArrayLike, *, test: Literal["exact", "mid"] = "exact", level: float = 0.95
+) -> Pairwise:
+    """McNemar's test and the interval of the difference for every pair of rows; see `robusteval.stats.pairs`.
+
+    Args:
+        outcomes: (rows, images) booleans: which images each network gets right.
+        test: ``exact`` or ``mid`` (`mcnemar`).
+        level: the coverage of an interval, in (0, 1).
+    """
+    right = np.asarray(outcomes)
+    assert right.dtype == np.bool_, "outcomes are right or wrong"
+    assert right.ndim == 2, "rows of images"
+    n = right.shape[1]
+    both = _products(right.astype(np.float64)).round().astype(np.int64)
+    first_only = np.diag(both)[:, None] - both
+    second_only = first_only.T
+    low, high = difference_interval(first_only, second_only, n, level)
+    return Pairwise((first_only - second_only) / n, low, high, mcnemar(first_only, second_only, test=test))
+
+
+def compare_scores(scores: npt.ArrayLike, *, level: float = 0.95) -> Pairwise:
+    """The paired t test and t interval of the difference of means for every pair of rows.
+
+    For scores of images that are not just right or wrong: means over corruptions, or `linear_h_scores`. Where the
+    differences of a pair do not vary, nothing is known of their spread: p is 1.
+
+    Args:
+        scores: (rows, images) numbers, two images or more; the same images in the same order in all rows.
+        level: the coverage of an interval, in (0, 1).
+    """
+    from scipy.special import stdtr, stdtrit
+
+    values = np.asarray(scores, dtype=np.float64)
+    assert values.ndim == 2, "rows of images"
+    n = values.shape[1]
+    assert n > 1, "a spread needs two images"
+    means = values.mean(axis=1)
+    covariance = _products(values - means[:, None]) / (n - 1)
+    own = np.diag(covariance)[:, None] + np.diag(covariance)[None, :]
+    variance = own - 2 * covariance
+    error = np.sqrt(np.where(variance > SAME * own, variance, np.nan) / n)
+    difference = means[:, None] - means[None, :]
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * error
+    p = 2 * stdtr(n - 1, -np.abs(difference) / error)
+    return Pairwise(difference, difference - half, difference + half, np.where(np.isnan(error), 1.0, p))
+
+
+def holm(p: npt.ArrayLike) -> Floats:
+    """The p-values of several tests, each raised so far that all together may be read at one level (Holm, 1979).
+
+    Rejecting what is at most alpha here, the probability of even one false rejection is at most alpha, however the
+    tests depend on each other.
+
+    Args:
+        p: any shape.
+
+    >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p, dtype=np.float64)
+    flat = values.ravel()
+    order = np.argsort(flat, kind="stable")
+    raised = np.maximum.accumulate(flat[order] * np.arange(flat.size, 0, -1))
+    found = np.empty_like(flat)
+    found[order] = np.minimum(raised, 1.0)
+    return found.reshape(values.shape)
+
+
+class Ranks(NamedTuple):
+    """The ranks that a table can bear; 1 is the best.
+
+    Attributes:
+        best: int64 (rows,): 1 + the number of rows that are significantly better. The rank to show; rows may share it.
+        worst: int64 (rows,): the number of rows less that of those that are significantly worse.
+    """
+
+    best: npt.NDArray[np.int64]
+    worst: npt.NDArray[np.int64]
+
+
+def ranks(compared: Pairwise, *, level: float = 0.95) -> Ranks:
+    """The best and the worst rank of each row that its differences from the others leave open.
+
+    A row is better than another if the one-sided test says so after `holm` over all ordered pairs, or if it is better
+    than a third that is better than the other. All that is said to be better is truly so with probability ``level`` at
+    least, and then so is what follows from it. Hence
+
+    - better rows have lower ranks, so rows of one rank do not differ significantly;
+    - with probability ``level`` the true ranks of all rows lie between their ``best`` and ``worst``
+      (Mogstad et al., 2024, Rev. Econ. Stud. 91:476-518);
+    - the row of the highest mean has rank 1, and so has every row that none is better than;
+    - ranks say less than means: a row may pass one of a higher mean, if the leader is better than that one, while the
+      test against the lower one, which differs from the leader on more images, is undecided.
+
+    Args:
+        compared: from `compare_outcomes` or `compare_scores`.
+        level: the probability, in (0, 1).
+    """
+    rows = len(compared.p)
+    others = ~np.eye(rows, dtype=np.bool_)
+    one_sided = np.where(compared.difference > 0, compared.p / 2, 1.0)
+    better = np.zeros((rows, rows), dtype=np.bool_)
+    better[others] = holm(one_sided[others]) <= 1 - level
+    better = _closed(better)
+    return Ranks(1 + better.sum(axis=0), rows - better.sum(axis=1))
+
+
+def _closed(better: Flags) -> Flags:
+    """The transitive closure; each product doubles the length of the chains."""
+    for _ in range(max(math.ceil(math.log2(max(len(better), 2))), 1)):
+        steps = better.astype(np.float64)
+        better = better | (steps @ steps > 0)
+    return better
+
+
+def _products(rows: Floats) -> Floats:
+    """The scalar products of all pairs of rows."""
+    products: Floats = rows @ rows.T
+    return products

@@ -1,0 +1,182 @@
+"""Accuracy under stronger attacks than PGD, each alone and as the standard ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from robusteval.attacks.apgd import ApgdSearch, Target
+from robusteval.attacks.fab import FabSearch
+from robusteval.attacks.objectives import OBJECTIVES, Objective
+from robusteval.attacks.search import Threat
+from robusteval.attacks.square import SquareSearch
+from robusteval.data.sets import ImageSet
+from robusteval.errors import UserError
+from robusteval.losses import cross_entropy, logit_ratio
+from robusteval.options import Count, Norm, Radius, Whole, in_pixel_units, options, written
+from robusteval.randomness import Stream
+from robusteval.records import Scalar
+from robusteval.tasks.robust import Stage, robust_accuracy
+from robusteval.tasks.task import Context, Observation
+
+TARGETS = 9
+"""Targeted attacks of the standard ensemble try so many of the likeliest wrong classes, or all if there are fewer."""
+
+Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"]
+
+STANDARD: tuple[Part, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""AutoAttack's standard version (Croce and Hein, 2020, arXiv:2003.01690, sec. 6)."""
+
+
+_LOSSES: Mapping[Part, Objective] = {"apgd-ce": cross_entropy, "apgd-dlr": logit_ratio, "apgd-t": logit_ratio}
+"""What the parts that follow gradients drive up, for the examination; nearly so for the targeted loss."""
+
+
+@options
+class Apgd:
+    """Share of images that a network gets right clean and at every iterate of Auto-PGD through itself.
+
+    See `robusteval.attacks.apgd.ApgdSearch`.
+
+    Attributes:
+        norm, epsilon: the ball, as in the task ``pgd``.
+        steps: iterations.
+        restarts: attacks of an image; for ``targeted``, of an image towards each class.
+        loss: ``ce``: cross-entropy; ``dlr``: the difference of logits ratio; ``targeted``: the targeted one, towards
+            each of the nine likeliest wrong classes in turn.
+        limit: only so many images, from the first; None for all.
+        checked: images, from the first, on which `robusteval.attacks.doubts` examines the number; 0: it is unchecked.
+    """
+
+    name: ClassVar[str] = "apgd"
+    version: ClassVar[int] = 1
+
+    norm: Norm = "Linf"
+    epsilon: Radius = 8 / 255
+    steps: Count = 100
+    restarts: Count = 1
+    loss: Literal["ce", "dlr", "targeted"] = "ce"
+    limit: Count | None = None
+    checked: Whole = 100
+
+    @model_validator(mode="after")
+    def _in_pixel_units(self) -> Apgd:
+        in_pixel_units(self.norm, epsilon=self.epsilon)
+        return self
+
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> Apgd:
+        return self
+
+    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
+        """Robust accuracy of each network; see `Task`."""
+        part: Part = "apgd-t" if self.loss == "targeted" else "apgd-ce" if self.loss == "ce" else "apgd-dlr"
+        threat = Threat(self.norm, self.epsilon)
+        rng, classes = Stream.of(context.seed).at(self.name), len(data.classes)
+        where: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon)}
+        where |= {"steps": self.steps, "restarts": self.restarts, "loss": self.loss}
+        stages = [
+            stage._replace(name=f"{stage.name} {restart}")
+            for restart in range(self.restarts)
+            for stage in _stages(part, threat, rng.at(restart), classes, steps=self.steps, queries=1)
+        ]
+        yield from robust_accuracy(
+            self.name,
+            models,
+            data,
+            context,
+            stages=stages,
+            threat=threat,
+            where=where,
+            limit=self.limit,
+            checked=self.checked,
+            losses=(cross_entropy if self.loss == "ce" else logit_ratio,),
+        )
+
+
+@options
+class AutoAttack:
+    """Share of images that a network gets right clean and after every attack of an ensemble.
+
+    The default is AutoAttack's standard version with its settings: APGD on the cross-entropy, targeted APGD, targeted
+    FAB and Square, each on the images that the ones before left standing. Records call it ``standard`` only then.
+    Targeted attacks take turns over classes, the likeliest wrong class first.
+
+    Attributes:
+        norm, epsilon: the ball, as in the task ``pgd``.
+        attacks: parts of the ensemble, in order.
+        steps: iterations of APGD and FAB.
+        queries: of Square.
+        limit: only so many images, from the first; None for all.
+        checked: images, from the first, on which `robusteval.attacks.doubts` examines the number; 0: it is unchecked.
+    """
+
+    name: ClassVar[str] = "autoattack"
+    version: ClassVar[int] = 1
+
+    norm: Norm = "Linf"
+    epsilon: Radius = 8 / 255
+    attacks: Annotated[tuple[Part, ...], Field(min_length=1)] = STANDARD
+    steps: Count = 100
+    queries: Count = 5000
+    limit: Count | None = None
+    checked: Whole = 100
+
+    @model_validator(mode="after")
+    def _can_be_meant(self) -> AutoAttack:
+        in_pixel_units(self.norm, epsilon=self.epsilon)
+        if len(set(self.attacks)) < len(self.attacks):
+            raise ValueError("attacks: one is listed twice; allowed: each once")
+        return self
+
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> AutoAttack:
+        return self
+
+    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
+        """Robust accuracy of each network; see `Task`."""
+        rng, threat = Stream.of(context.seed).at(self.name), Threat(self.norm, self.epsilon)
+        standard = (self.attacks, self.steps, self.queries) == (STANDARD, 100, 5000)
+        where: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon)}
+        where |= {"attack": "standard"} if standard else {"attack": " ".join(self.attacks)}
+        if not standard:
+            where |= {"steps": self.steps, "queries": self.queries}
+        stages = [
+            stage
+            for part in self.attacks
+            for stage in _stages(part, threat, rng.at(part), len(data.classes), steps=self.steps, queries=self.queries)
+        ]
+        yield from robust_accuracy(
+            self.name,
+            models,
+            data,
+            context,
+            stages=stages,
+            threat=threat,
+            where=where,
+            limit=self.limit,
+            checked=self.checked,
+            losses=tuple(_LOSSES[part] for part in self.attacks if part in _LOSSES),
+        )
+
+
+def _stages(part: Part, threat: Threat, rng: Stream, classes: int, *, steps: int, queries: int) -> list[Stage]:
+    """The searches that make up a part of the ensemble.
+
+    Raises:
+        UserError: the data have too few classes for its loss.
+    """
+    least = {"apgd-dlr": 3, "apgd-t": 4}.get(part, 2)
+    if classes < least:
+        raise UserError(f"{part}: the data have {classes} classes; allowed: {least} or more, or another attack")
+    if part == "square":
+        return [Stage(part, SquareSearch(threat, rng, steps=queries))]
+    if part in ("apgd-ce", "apgd-dlr"):
+        return [Stage(part, ApgdSearch(threat, steps, rng, OBJECTIVES[part.removeprefix("apgd-")]))]
+    ranks = range(1, min(TARGETS, classes - 1) + 1)
+    if part == "apgd-t":
+        return [Stage(f"{part} {rank}", ApgdSearch(threat, steps, rng.at(rank), Target(rank))) for rank in ranks]
+    fab = [FabSearch(threat.norm, threat.epsilon, rank, rng.at(rank), steps, bisections=0) for rank in ranks]
+    return [Stage(f"{part} {search.rank}", search, exact=True) for search in fab]

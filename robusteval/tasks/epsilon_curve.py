@@ -1,0 +1,108 @@
+"""Robust accuracy as the attack's radius grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from robusteval.attacks import OBJECTIVES, PgdSearch
+from robusteval.attacks.search import Threat
+from robusteval.data.sets import ImageSet
+from robusteval.options import Count, Norm, Positive, Radius, in_pixel_units, options, written
+from robusteval.randomness import Stream
+from robusteval.records import Scalar
+from robusteval.tasks.robust import Stage, Target, withstand, work
+from robusteval.tasks.task import Context, Observation, accuracy
+
+
+@options
+class EpsilonCurve:
+    """Share of images that a network gets right clean and at every iterate of PGD attacks of growing radius.
+
+    White-box, as in the task ``pgd``. An image that is broken is not attacked with greater radii: its example is in
+    their balls, too. So the curve falls for every single image, each radius costs the attack of the images still
+    standing, and a point, which counts what all radii up to it have broken, is at most what PGD of that radius alone
+    would give. Radius 0 is accuracy on the images as they are, without an attack.
+
+    Attributes:
+        norm: of the balls.
+        epsilons: their radii, growing; fractions such as ``"8/255"`` are accepted.
+        steps: steps of an attack.
+        travel: how far all steps together could go, in radii: a step is travel x epsilon / steps long. The default,
+            which such curves were first drawn with (Madry et al., 2018, arXiv:1706.06083, fig. 6), is enough to cross
+            the ball from any start.
+        loss: what the attack drives up, as in the task ``pgd``.
+        limit: only so many images, from the first; None for all.
+    """
+
+    name: ClassVar[str] = "epsilon_curve"
+    version: ClassVar[int] = 1
+
+    norm: Norm = "Linf"
+    epsilons: Annotated[tuple[Radius, ...], Field(min_length=1)] = tuple(
+        k / 255 for k in (0, 1, 2, 4, 6, 8, 12, 16, 24, 32)
+    )
+    steps: Count = 20
+    travel: Positive = 2.5
+    loss: Literal["ce", "margin", "dlr"] = "ce"
+    limit: Count | None = None
+
+    @model_validator(mode="after")
+    def _growing_and_in_pixel_units(self) -> EpsilonCurve:
+        in_pixel_units(self.norm, epsilons=max(self.epsilons))
+        if any(one >= other or written(one) == written(other) for one, other in pairwise(self.epsilons)):
+            given = ", ".join(map(written, self.epsilons))
+            raise ValueError(f"epsilons: {given} do not grow; allowed: each once, from small to large")
+        return self
+
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> EpsilonCurve:
+        return self
+
+    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
+        """Robust accuracy of each network at each radius; see `Task`."""
+        data = data.first(self.limit)
+        stages = {epsilon: self._stage(epsilon, Stream.of(context.seed)) for epsilon in self.epsilons if epsilon}
+        context.progress.begin(self.name, len(models) * len(data.labels) * max(work(list(stages.values())), 1))
+        for branch, model in models.items():
+            stand = withstand(
+                Target(model, branch),
+                data,
+                list(stages.values()),
+                Threat(self.norm, self.epsilons[-1]),
+                context,
+                key=f"{self.name} {branch}",
+            )
+            if not stages:
+                context.progress.advance(len(data.labels))
+            passes = 0
+            for epsilon in self.epsilons:
+                robust = stand.after[stages[epsilon].name] if epsilon else stand.clean
+                passes += stand.passes[stages[epsilon].name] if epsilon else 0
+                measurement, outcomes = accuracy(self.name, "robust_accuracy", robust, self._where(branch, epsilon))
+                per_image = passes / len(data.labels)
+                yield Observation(measurement.model_copy(update={"passes": per_image}), outcomes)
+
+    def _step(self, epsilon: float) -> float:
+        return self.travel * epsilon / self.steps
+
+    def _stage(self, epsilon: float, rng: Stream) -> Stage:
+        """The attack with one radius; starts are those of all other radii, scaled."""
+        threat = Threat(self.norm, epsilon)
+        search = PgdSearch(threat, self._step(epsilon), self.steps, rng.at(self.name), OBJECTIVES[self.loss])
+        return Stage(written(epsilon), search, threat)
+
+    def _where(self, branch: str, epsilon: float) -> dict[str, Scalar]:
+        return {
+            "branch": branch,
+            "attack_branch": branch,
+            "norm": self.norm,
+            "epsilon": written(epsilon),
+            "step": written(self._step(epsilon)),
+            "steps": self.steps,
+            "loss": self.loss,
+        }

@@ -1,0 +1,99 @@
+"""The reference implementation of AutoAttack beside ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import model_validator
+from torch import nn
+
+from robusteval.attacks.geometry import check_inside
+from robusteval.data.sets import ImageSet
+from robusteval.errors import UserError
+from robusteval.modes import evaluating, true_float32
+from robusteval.options import Count, Norm, Radius, in_pixel_units, options, written
+from robusteval.records import Scalar
+from robusteval.tasks.ensemble import TARGETS
+from robusteval.tasks.predict import right, to_input
+from robusteval.tasks.task import Context, Observation, accuracy
+
+PACKAGE = "pyautoattack"
+
+
+@options
+class PyAutoAttack:
+    """Share of images that a network gets right clean and after the standard ensemble of the package pyautoattack.
+
+    The package is the published code of Croce and Hein (2020, arXiv:2003.01690). It is here to check the task
+    ``autoattack`` with, not to replace it: it computes in float32, stops no image early, draws one seed for a batch, so
+    that its batches are part of the result, and cannot be resumed. What it hands back is judged as ours is.
+
+    Attributes:
+        norm, epsilon: the ball, as in the task ``pgd``.
+        limit: only so many images, from the first; None for all.
+    """
+
+    name: ClassVar[str] = "pyautoattack"
+    version: ClassVar[int] = 1
+
+    norm: Norm = "Linf"
+    epsilon: Radius = 8 / 255
+    limit: Count | None = None
+
+    @model_validator(mode="after")
+    def _in_pixel_units(self) -> PyAutoAttack:
+        in_pixel_units(self.norm, epsilon=self.epsilon)
+        return self
+
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> PyAutoAttack:
+        return self
+
+    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
+        """Robust accuracy of each network; see `Task`.
+
+        Raises:
+            UserError: the package is not installed.
+        """
+        if find_spec(PACKAGE) is None:
+            raise UserError(
+                f"{self.name}: the package {PACKAGE} is not installed; pip install 'robusteval[autoattack]'"
+            )
+        data = data.first(self.limit)
+        portions = math.ceil(len(data.labels) / context.batch_size)
+        context.progress.begin(self.name, len(models) * portions)
+        where: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon), "attack": "standard"}
+        where |= {"package": f"{PACKAGE} {version(PACKAGE)}"}
+        x, y = to_input(data.images, context.device), data.labels.to(context.device)
+        for branch, model in models.items():
+            robust = right(model, x, y, classes=len(data.classes), where=branch, batch_size=context.batch_size)
+            for first in range(0, len(y), context.batch_size):
+                rows = slice(first, first + context.batch_size)
+                found = self._attack(model, x[rows].contiguous(), y[rows], context, classes=len(data.classes))
+                check_inside(x[rows], found, norm=self.norm, epsilon=self.epsilon * (1 + 1e-5))  # it rounds otherwise
+                robust[rows] &= right(
+                    model, found, y[rows], classes=len(data.classes), where=branch, batch_size=context.batch_size
+                )
+                context.progress.advance()
+            place = {"branch": branch, "attack_branch": branch, **where}
+            yield accuracy(self.name, "robust_accuracy", robust.cpu().numpy(), place)
+
+    def _attack(
+        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, context: Context, *, classes: int
+    ) -> torch.Tensor:
+        """What the package makes of some images."""
+        from pyautoattack import AutoAttack
+
+        # It returns the examples and the classes that they are taken for, and seeds torch's global generator.
+        gpus = [] if context.device.type == "cpu" else [context.device]
+        with evaluating(model), true_float32(), torch.random.fork_rng(gpus):
+            attack = AutoAttack(model, eps=self.epsilon, norm=self.norm, seed=context.seed, device=context.device)
+            attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(TARGETS, classes - 1)
+            examples, _ = attack.run_standard_evaluation(x, y, batch_size=len(y))
+        found: torch.Tensor = examples
+        return found

@@ -1,0 +1,126 @@
+"""Examples that an attack makes through one network, judged by others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from robusteval.attacks import PgdSearch
+from robusteval.attacks.geometry import check_inside
+from robusteval.attacks.objectives import negative_margin
+from robusteval.attacks.search import SLOTS, Query, State, run
+from robusteval.data.sets import ImageSet
+from robusteval.tasks.predict import right, to_input
+from robusteval.tasks.robust import FILLS, query_of
+from robusteval.tasks.task import Context, Outcomes
+
+
+@dataclass(frozen=True)
+class FurthestAstray:
+    """A `Search` that takes every step of a `PgdSearch` and hands back the iterate with the least margin.
+
+    The first iterate that the attacked network errs on has barely crossed that network's boundary, and need not have
+    crossed another's. This one has gone furthest beyond it. It is misclassified iff any iterate is, so the attacked
+    network itself is right on exactly the images that the search which stops early leaves standing.
+
+    Attributes:
+        pgd: the attack; images that are wrong unchanged are attacked like the others.
+    """
+
+    pgd: PgdSearch
+
+    @property
+    def steps(self) -> int:
+        """See `Search`; one more than the attack's, to look at its last iterate."""
+        return self.pgd.steps + 1
+
+    def begin(self, query: Query, state: State) -> State:
+        """See `Search`."""
+        none = torch.full(state["y"].shape, -torch.inf, device=state["y"].device)
+        return self.pgd.begin(query, state) | {"lead": none}
+
+    def step(self, query: Query, state: State) -> State:
+        """See `Search`; no image is ever done before its time."""
+        point, y = state["point"], state["y"]
+        logits, gradient = query.gradient(point, lambda logits: self.pgd.loss(logits, y))
+        # What is no number counts as furthest astray: whoever judges the example refuses it.
+        lead = negative_margin(logits, y).nan_to_num(nan=torch.inf)
+        further = lead > state["lead"]
+        example = torch.where(further.view(-1, *[1] * (point.ndim - 1)), point, state["example"])
+        following = self.pgd.threat.ball(state["x"]).step(point, gradient, self.pgd.size)
+        return state | {"point": following, "example": example, "lead": torch.maximum(lead, state["lead"])}
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What networks made of the examples.
+
+    Attributes:
+        right: by network: on which images' examples it is right. Whether it is right on the images is another question.
+        passes: images passed forward and backward by the attack, padding included.
+    """
+
+    right: Mapping[str, Outcomes]
+    passes: int
+
+
+def judged(
+    attacked: nn.Module, judges: Mapping[str, nn.Module], data: ImageSet, pgd: PgdSearch, context: Context, *, key: str
+) -> Verdicts:
+    """What networks make of the examples of all images (`FurthestAstray`), after ``advance`` was told of each step.
+
+    Args:
+        attacked: the network that the attack goes through.
+        judges: name to network that is asked about the examples.
+        data: images and labels.
+        pgd: the attack.
+        context: where and how.
+        key: of what is drafted; another one for every call of a task.
+
+    Raises:
+        OutsideTheBall: the attack is wrong.
+        UserError: see `robusteval.tasks.predict.logits`.
+    """
+    n, passes = len(data.labels), 0
+    found = {name: np.zeros(n, dtype=np.bool_) for name in judges}
+    slots = query_of(attacked, context).rows or SLOTS
+    for first in range(0, n, FILLS * slots):
+        rows = slice(first, min(first + FILLS * slots, n))
+        place = f"{key} {rows.start}-{rows.stop}"
+        part = context.draft.read(place)
+        if part is None:
+            part = _portion(attacked, judges, data, rows, pgd, context)
+            context.draft.write(place, part)
+        else:
+            context.progress.advance((rows.stop - rows.start) * FurthestAstray(pgd).steps)
+        for name, outcomes in zip(found, part["right"], strict=True):
+            found[name][rows] = outcomes
+        passes += int(part["passes"])
+    return Verdicts(found, passes)
+
+
+def _portion(
+    attacked: nn.Module,
+    judges: Mapping[str, nn.Module],
+    data: ImageSet,
+    rows: slice,
+    pgd: PgdSearch,
+    context: Context,
+) -> dict[str, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:
+    """For some images, which network is right on which example, (judges, n), and the attack's passes."""
+    x, y = to_input(data.images[rows], context.device), data.labels[rows].to(context.device)
+    index = torch.arange(rows.start, rows.stop, device=context.device)
+    query = query_of(attacked, context)
+    slots, progress = query.rows or SLOTS, context.progress
+    made = run(FurthestAstray(pgd), query, x, y, index, slots=slots, stepped=progress.advance)
+    check_inside(x, made, norm=pgd.threat.norm, epsilon=pgd.threat.epsilon)
+    verdicts = [
+        right(model, made, y, classes=len(data.classes), where=name, batch_size=context.batch_size).cpu().numpy()
+        for name, model in judges.items()
+    ]
+    return {"right": np.stack(verdicts), "passes": np.array(query.forward + query.backward)}

@@ -1,0 +1,111 @@
+"""Accuracy under attacks that were made through other methods' networks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from robusteval.attacks import PgdSearch
+from robusteval.attacks.search import Threat
+from robusteval.data.sets import ImageSet
+from robusteval.errors import unknown
+from robusteval.methods import METHODS
+from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options, written
+from robusteval.progress import Silent
+from robusteval.randomness import Stream
+from robusteval.records import Measurement, Scalar
+from robusteval.tasks.adversarial import Pgd
+from robusteval.tasks.predict import judge
+from robusteval.tasks.surrogate import FurthestAstray, judged
+from robusteval.tasks.task import Context, Observation, accuracy
+
+
+@options
+class Transfer:
+    """Share of images that a branch gets right clean and under PGD through another method's deployed network.
+
+    The other network is that of the run of the same architecture, data, training and seed in the same folder. The
+    examples are made as in the task ``attack_matrix``. A branch that withstands white-box attacks better than these has
+    gradients that mislead attacks (Athalye et al., 2018, arXiv:1802.00420, sec. 3.1). Where the source is the method
+    itself, the examples are made on its own deployed branch. Bare checkpoints are not measured.
+
+    Attributes:
+        sources: the methods whose networks are attacked. One without such a run is recorded as missing.
+        norm, epsilon, step, steps: the attack, as in the task ``pgd``.
+        limit: only so many images, from the first; None for all.
+    """
+
+    name: ClassVar[str] = "transfer"
+    version: ClassVar[int] = 1
+
+    sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("standard", "pgd_at")
+    norm: Norm = "Linf"
+    epsilon: Radius = 8 / 255
+    step: Step = 2 / 255
+    steps: Count = 20
+    limit: Count | None = None
+
+    @model_validator(mode="after")
+    def _known_and_in_pixel_units(self) -> Transfer:
+        in_pixel_units(self.norm, epsilon=self.epsilon, step=self.step)
+        for source in self.sources:
+            if source not in METHODS:
+                raise unknown("sources", "method", source, METHODS)
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError("sources: one is listed twice; allowed: each once")
+        return self
+
+    def resolved(self, data: ImageSet, data_dir: Path | None) -> Transfer:
+        return self
+
+    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
+        """Robust accuracy of each network under each source's attack; see `Task`."""
+        if context.origin is None:
+            return
+        data = data.first(self.limit)
+        n = len(data.labels)
+        clean = judge(models, data, replace(context, progress=Silent()))
+        rng = Stream.of(context.seed).at(Pgd.name, 0)  # the starts of attack_matrix and of pgd's first restart
+        pgd = PgdSearch(Threat(self.norm, self.epsilon), self.step, self.steps, rng)
+        steps = FurthestAstray(pgd).steps
+        context.progress.begin(self.name, len(self.sources) * n * steps)
+        for source in self.sources:
+            surrogate = context.origin.sibling(source)
+            if surrogate is None:
+                yield from self._missing(source, models)
+                context.progress.advance(n * steps)
+                continue
+            # A draft is of this run's weights; that the source has others by now is for the key to tell.
+            key = f"{self.name} {source} {_fingerprint(surrogate)}"
+            verdicts = judged(surrogate, models, data, pgd, context, key=key)
+            for branch, right in verdicts.right.items():
+                where = self._where(branch, source)
+                measurement, outcomes = accuracy(self.name, "robust_accuracy", clean[branch] & right, where)
+                yield Observation(measurement.model_copy(update={"passes": verdicts.passes / n}), outcomes)
+
+    def _missing(self, source: str, models: Mapping[str, nn.Module]) -> Iterator[Observation]:
+        """What could not be measured without a run of the source."""
+        note = f"there is no run of method {source} with this data set, architecture, training and seed yet"
+        for branch in models:
+            where = self._where(branch, source)
+            yield Observation(
+                Measurement(task=self.name, metric="robust_accuracy", value=None, n=0, where=where, note=note), None
+            )
+
+    def _where(self, branch: str, source: str) -> dict[str, Scalar]:
+        place: dict[str, Scalar] = {"branch": branch, "made_on": source, "norm": self.norm}
+        return place | {"epsilon": written(self.epsilon), "step": written(self.step), "steps": self.steps}
+
+
+def _fingerprint(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits that tell networks of one architecture apart by their weights."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,171 @@
+"""Attacks one after another: order, drafts, portions, bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robusteval.attacks import PgdSearch
+from robusteval.attacks.geometry import OutsideTheBall
+from robusteval.attacks.search import Query, State, Threat
+from robusteval.data.sets import ImageSet
+from robusteval.randomness import Stream
+from robusteval.tasks import Context, robust
+from robusteval.tasks.predict import to_input
+from robusteval.tasks.robust import Stage, Target, withstand
+
+THREAT = Threat("Linf", 0.05)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Adds an amount to every pixel of the images whose number is a multiple of ``of``; never sure of a hit."""
+
+    amount: float
+    of: int = 1
+    steps: int = 1
+
+    def begin(self, query: Query, state: State) -> State:
+        return state
+
+    def step(self, query: Query, state: State) -> State:
+        chosen = (state["index"] % self.of == 0).view(-1, 1, 1, 1)
+        return state | {"example": torch.where(chosen, state["x"] + self.amount, state["x"])}
+
+
+class Bright(nn.Module):
+    """Right (class 0) until the mean has risen by 0.03 above the grey of all images; counts its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches.append(len(x))
+        risen = x.flatten(1).mean(1) > 0.53
+        return torch.stack([~risen, risen, risen & False], dim=1).float()
+
+
+class Notes:
+    """A draft in memory that can be told to end the work after some notes."""
+
+    def __init__(self, survive: int = 1000) -> None:
+        self.kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
+        self.survive = survive
+
+    def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
+        return self.kept.get(key)
+
+    def write(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        if self.survive == 0:
+            raise KeyboardInterrupt
+        self.survive -= 1
+        self.kept[key] = {name: value.copy() for name, value in arrays.items()}
+
+
+@pytest.fixture
+def grey() -> ImageSet:
+    """70 grey images of class 0, the last 6 labelled 1."""
+    images = torch.full((70, 3, 32, 32), 127, dtype=torch.uint8)
+    labels = (torch.arange(70) >= 64).long()
+    return ImageSet("cifar10-sample", "test", images, labels, ("a", "b", "c"), "0" * 64, False)
+
+
+STAGES = [Stage("none", Moves(0.0)), Stage("thirds", Moves(0.04, of=3)), Stage("halves", Moves(0.04, of=2))]
+
+
+def test_each_stage_meets_those_left_standing_and_breaks_for_good(grey: ImageSet, context: Context) -> None:
+    model = Bright()
+    stand = withstand(Target(model, "main"), grey, STAGES, THREAT, context, key="k", keep=8)
+    number = np.arange(70)
+    right = number < 64
+    np.testing.assert_array_equal(stand.clean, right)
+    np.testing.assert_array_equal(stand.after["none"], right)
+    np.testing.assert_array_equal(stand.after["thirds"], right & (number % 3 > 0))
+    np.testing.assert_array_equal(stand.after["halves"], right & (number % 3 > 0) & (number % 2 > 0))
+    np.testing.assert_array_equal(stand.robust, stand.after["halves"])
+    assert list(stand.after) == ["none", "thirds", "halves"]
+    moved = torch.tensor([number % 3 == 0 or number % 2 == 0 for number in range(8)])
+    torch.testing.assert_close(stand.examples.mean((1, 2, 3)), 127 / 255 + 0.04 * moved, rtol=0, atol=1e-6)
+    assert set(model.batches) == {16}
+    assert stand.passes == {"none": 0, "thirds": 0, "halves": 0}  # this search asks nothing
+
+
+def test_portions_change_nothing(
+    grey: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch, known: Mapping[str, nn.Module], data: ImageSet
+) -> None:
+    monkeypatch.setattr(robust, "SLOTS", 16)
+    monkeypatch.setattr(robust, "FILLS", 1)
+    test_each_stage_meets_those_left_standing_and_breaks_for_good(grey, context)
+    threat = Threat("Linf", 0.102)
+    stages = [Stage("pgd", PgdSearch(threat, 0.05, 4, Stream.of(0)))]
+    small = withstand(Target(known["linear"], "main"), data, stages, threat, context, key="k", keep=20)
+    monkeypatch.undo()
+    whole = withstand(Target(known["linear"], "main"), data, stages, threat, context, key="k", keep=20)
+    assert 0 < whole.robust.sum() < whole.clean.sum()
+    np.testing.assert_array_equal(small.robust, whole.robust)
+    assert torch.equal(small.examples, whole.examples)
+
+
+@pytest.mark.parametrize("survive", range(9))
+def test_an_interrupted_attack_goes_on_where_it_was(
+    survive: int, grey: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robust, "SLOTS", 16)
+    monkeypatch.setattr(robust, "FILLS", 2)  # portions of 32, 32 and 6 images, three stages each
+    whole = withstand(Target(Bright(), "main"), grey, STAGES, THREAT, context, key="k", keep=40)
+    notes, first = Notes(survive), Bright()
+    with pytest.raises(KeyboardInterrupt):
+        withstand(Target(first, "main"), grey, STAGES, THREAT, replace(context, draft=notes), key="k", keep=40)
+    notes.survive = 1000
+    again, told = Bright(), []
+    progress = type("Told", (), {"begin": lambda *_: None, "advance": lambda self, n=1, note="": told.append(n)})()
+    rest = replace(context, draft=notes, progress=progress)
+    stand = withstand(Target(again, "main"), grey, STAGES, THREAT, rest, key="k", keep=40)
+    np.testing.assert_array_equal(stand.robust, whole.robust)
+    assert all(np.array_equal(stand.after[name], whole.after[name]) for name in whole.after)
+    assert torch.equal(stand.examples, whole.examples)
+    assert sum(told) == 3 * 70
+    complete = Bright()
+    withstand(Target(complete, "main"), grey, STAGES, THREAT, context, key="k")
+    if survive >= 1:
+        assert len(again.batches) < len(complete.batches)
+    another = withstand(Target(Bright(), "main"), grey, STAGES[:1], THREAT, rest, key="other")
+    assert another.robust.sum() == 64  # another key, nothing taken over
+
+
+@pytest.mark.parametrize(
+    ("move", "threat"),
+    [
+        (Moves(0.06), THREAT),
+        (Moves(float("nan"), of=7), THREAT),
+        (Moves(0.6), Threat("Linf", 1.0)),
+        (Moves(0.001), Threat("L2", 0.05)),
+    ],
+)
+def test_an_attack_that_leaves_its_ball_is_an_error(
+    move: Moves, threat: Threat, grey: ImageSet, context: Context
+) -> None:
+    with pytest.raises(OutsideTheBall, match=r"of 64 examples are outside the (Linf|L2) ball of radius"):
+        withstand(Target(Bright(), "main"), grey, [Stage("far", move)], threat, context, key="k")
+
+
+def test_examples_made_on_one_network_are_judged_on_the_other(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    threat = Threat("Linf", 0.102)
+    stages = [Stage("pgd", PgdSearch(threat, 0.05, 4, Stream.of(0)))]
+    target = Target(known["reads"], "reads", attacked=known["linear"])
+    stand = withstand(target, data, stages, threat, context, key="k", keep=53)
+    seen = known["reads"](stand.examples).argmax(1) == data.labels
+    assert stand.clean.all()
+    np.testing.assert_array_equal(stand.robust, seen.numpy())
+    moved = (stand.examples - to_input(data.images, context.device)).abs().amax((1, 2, 3))
+    assert (moved > 0).all()
