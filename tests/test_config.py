@@ -178,7 +178,7 @@ def test_the_shipped_suites_are_what_they_are_called():
     assert (quick.datasets, quick.architectures) == (("cifar10-sample",), ("resnet8",))
 
 
-@pytest.mark.parametrize(("name", "without"), [("smoke", set()), ("methods", {"fgsm", "apgd"})])
+@pytest.mark.parametrize(("name", "without"), [("smoke", set()), ("methods", {"fgsm", "apgd", "autoattack"})])
 def test_suites_that_mean_all_methods_have_them_all(name, without):
     from robusteval.methods import METHODS
     from robusteval.tasks import TASKS

@@ -35,16 +35,21 @@ def silent_success(subject: Subject) -> str | None:
 
 
 def no_progress(subject: Subject) -> str | None:
-    """The examples that failed are no nearer to being wrong than the images were.
+    """The examples that failed are no nearer to being wrong than the images were, by no measure.
 
-    Nearness is the gap between the label's and the next logit, whatever the attack's loss: cross-entropy is 0 in
-    float32 on both ends for images that a network is sure of.
+    Measures are the attack's losses and the gap between the label's and the next logit. Either alone misleads:
+    cross-entropy is 0 in float32 on both ends for images that a network is sure of, and an attack that drives it up may
+    raise several wrong classes at once and widen the gap to the next one.
     """
     rows = subject.survivors()
     if not subject.losses or not subject.white_box or not len(rows):
         return None
-    start, end = (margin(logits_of(subject.model, p[rows]), subject.y[rows]) for p in (subject.x, subject.examples))
-    count = int((end >= start).sum())
+    y = subject.y[rows]
+    start, end = (logits_of(subject.model, points[rows]) for points in (subject.x, subject.examples))
+    nearer = margin(end, y) < margin(start, y)
+    for loss in subject.losses:
+        nearer |= loss(end, y) > loss(start, y)
+    count = int((~nearer).sum())
     if not exceeds(count, len(rows), _IDLE_SHARE):
         return None
     return f"{count} of {len(rows)} examples that failed are no nearer to being misclassified than their images"
