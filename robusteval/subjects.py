@@ -61,7 +61,8 @@ def copies(model: Model, device: torch.device) -> Subjects:
         if network.training:
             notes.append(f"{name}: was in train mode; a copy is judged in eval mode")
         own = _copy(network, name)
-        own._modules.pop(TRAINING_ONLY, None)
+        if TRAINING_ONLY in own._modules:
+            delattr(own, TRAINING_ONLY)
         own = own.to(device).eval()
         branches = branch_names(own)
         if len(branches) == 1:

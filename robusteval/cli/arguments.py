@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from robusteval.errors import UserError
 
 T = TypeVar("T")
+
+
+def whole(hint: Any, tokens: Sequence[Token]) -> Any:
+    """The whole number that was given, or a tuple of them where ``hint`` is one; cyclopts would round 2.5.
+
+    Raises:
+        ValueError: something else was given.
+    """
+    values = []
+    for token in tokens:
+        try:
+            values.append(int(token.value))
+        except ValueError:
+            raise ValueError(f"{token.value!r} is not a whole number") from None
+    return tuple(values) if get_origin(hint) is tuple else values[0]
+
 
 RESULTS = Path("results")
 """Where runs and reports go when nothing is said."""
@@ -21,11 +37,13 @@ Out = Annotated[Path, Parameter(help="Folder of runs and reports.")]
 DataDir = Annotated[Path | None, Parameter(help="Folder with data sets; else ROBUSTEVAL_DATA, else the user's cache.")]
 Device = Annotated[str, Parameter(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
 Threads = Annotated[
-    int | None, Parameter(validator=Number(gte=1), help="CPU threads; results depend on it in rounding.")
+    int | None,
+    Parameter(converter=whole, validator=Number(gte=1), help="CPU threads; results depend on it in rounding."),
 ]
 Limit = Annotated[
     int | None,
     Parameter(
+        converter=whole,
         validator=Number(gte=1),
         help="Use only the first N images of each split, to try things out; for training N must be at least "
         "training.batch_size.",
@@ -33,7 +51,7 @@ Limit = Annotated[
 ]
 Flag = Annotated[bool, Parameter(show_default=False)]
 Download = Annotated[bool, Parameter(show_default=False, help="Download the data set where it is missing.")]
-Seed = Annotated[int, Parameter(validator=Number(gte=0))]
+Seed = Annotated[int, Parameter(converter=whole, validator=Number(gte=0))]
 
 
 def with_settings(make: Callable[[tuple[str, ...]], T], settings: tuple[str, ...]) -> T:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from robusteval.cli.arguments import DataDir, Flag, Limit, Seed
+from robusteval.cli.arguments import DataDir, Flag, Limit, Seed, whole
 from robusteval.cli.output import errors, line, table
 from robusteval.display import display_for
 from robusteval.errors import UserError
@@ -100,7 +100,7 @@ def corrupt(
     *,
     out: Path,
     corruption: Names = (),
-    severity: Annotated[tuple[int, ...], Parameter(metavar="N", show_default=False)] = (),
+    severity: Annotated[tuple[int, ...], Parameter(converter=whole, metavar="N", show_default=False)] = (),
     exact: Flag = False,
     seed: Seed = 0,
     data_dir: DataDir = None,
@@ -145,7 +145,7 @@ def show(
     *,
     out: Path,
     corruption: Names = (),
-    image: int = 0,
+    image: Annotated[int, Parameter(converter=whole)] = 0,
     seed: Seed = 0,
     data_dir: DataDir = None,
 ) -> None:

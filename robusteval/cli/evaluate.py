@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from robusteval.cli.arguments import DataDir, Device, Download, Flag, Limit, Settings, Threads, with_settings
+from robusteval.cli.arguments import DataDir, Device, Download, Flag, Limit, Settings, Threads, whole, with_settings
 from robusteval.cli.cautions import caution
 from robusteval.cli.output import errors, line, note
 from robusteval.config import Table, TaskTable, change
@@ -34,7 +34,7 @@ def evaluate(
     tasks: str = "clean",
     settings: Settings = (),
     normalize: str | None = None,
-    resize: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    resize: Annotated[int | None, Parameter(converter=whole, validator=Number(gte=1))] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
     threads: Threads = None,

@@ -157,7 +157,9 @@ def _attack_text(where: Mapping[str, Scalar]) -> str:
 def _corruption_columns(key: str, one: Identity) -> list[Column]:
     where = dict(one[2])
     of = f" ({clean(where['names'])})" if "names" in where else ""
-    grid = f"{where.get('corruptions')} corruptions{of} {TIMES} {where.get('severities')} severities"
+    severities = where.get("severities")
+    of_each = f"{severities} severities" if isinstance(severities, int) else f"severity {clean(severities)}"
+    grid = f"{where.get('corruptions')} corruptions{of} {TIMES} {of_each}"
     # The tail tells the source, and the grid where it is not the benchmark's.
     tail = key.removeprefix("corruption_accuracy")
     shown = f"({tail[1:].replace('_', ', ')})"

@@ -136,9 +136,8 @@ class Corruption:
 
     def _mean_over(self, cells: Sequence[Cell]) -> dict[str, Scalar]:
         """What the record of a mean says of its cells."""
-        between = not all(isinstance(severity, int) for severity in self.severities)
-        # Five severities that are not the published ones must not look like the benchmark's five.
-        grid: Scalar = "+".join(map(str, self.severities)) if between else len(self.severities)
+        # As many severities need not be the same ones: a number stands for the benchmark's five only.
+        grid: Scalar = 5 if sorted(self.severities) == [1, 2, 3, 4, 5] else "+".join(map(str, sorted(self.severities)))
         over: dict[str, Scalar] = {"corruptions": len(self.names), "severities": grid}
         if set(self.names) != set(CORRUPTIONS):
             over["names"] = " ".join(self.names)  # as many names as the benchmark's need not be the same ones

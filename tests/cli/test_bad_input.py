@@ -267,3 +267,17 @@ def test_records_of_a_newer_schema(refused, tmp_path, finished, command):
 )
 def test_wrong_command_lines(refused, arguments, message):
     assert message in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "corrupt", "cifar10-sample", "--out", "there", "--severity", "2.5"],
+        ["data", "corrupt", "cifar10-sample", "--out", "there", "--limit", "3.9"],
+        ["data", "corrupt", "cifar10-sample", "--out", "there", "--seed", "1e2"],
+        ["run", "quick", "--threads", "1.5"],
+        ["eval", "resnet8", "--checkpoint", "x", "--resize", "32.4"],
+    ],
+)
+def test_fractions_are_not_rounded_to_whole_numbers(refused, words):
+    assert refused(*words) == f"Invalid value for {words[-2]}: {words[-1]!r} is not a whole number\n"

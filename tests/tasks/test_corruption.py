@@ -84,7 +84,7 @@ def test_the_mean_is_over_cells_and_its_interval_over_images(
         assert mean.measurement.where == {
             "branch": branch,
             "corruptions": 3,
-            "severities": 2,
+            "severities": "1+5",
             "names": "gaussian_noise contrast pixelate",
             "source": "generated",
             "generator": GENERATOR_VERSION,
