@@ -38,10 +38,12 @@ class StoredDraft:
         self.alike = np.array(alike)
         self.began = time.perf_counter()
         self.arrays: dict[str, npt.NDArray[Any]] = {}
-        if self.name in store.names(folder):
-            noted = store.read_arrays(folder, self.name)
-            if str(noted[_ALIKE]) == alike:
-                self.arrays = noted
+        try:
+            noted = store.read_arrays(folder, self.name) if self.name in store.names(folder) else {}
+        except store.Damaged:  # it only saves time: what is damaged is made anew
+            noted = {}
+        if noted and str(noted[_ALIKE]) == alike:
+            self.arrays = noted
         self.seconds = float(self.arrays.get(_SECONDS, 0.0))
 
     def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:

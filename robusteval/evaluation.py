@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,11 +71,21 @@ class Evaluation:
         return pd.DataFrame(lines, columns=list(columns)).convert_dtypes()
 
     def table(self) -> str:
-        """The measurements in aligned columns, under them a line on each reason not to trust one."""
+        """The measurements in aligned columns, under them the reasons not to trust one, then what else is said of one.
+
+        With several branches a reason names its own.
+        """
         head = ("TASK", "METRIC", "VALUE", "LOW", "HIGH", "N", "TRUST", "WHERE")
         rows = [(*row[:-1], one.trust, row[-1]) for one in self.measurements for row in [as_row(one)]]
-        reasons = [f"{one.task}: {reason}" for one in self.measurements for reason in one.reasons]
-        return "\n".join([aligned([head, *rows]), *dict.fromkeys(reasons)])
+        branches = [one.where.get("branch") for one in self.measurements]
+        several = len(set(branches)) > 1
+        reasons = [
+            f"{one.task} (branch {branch}): {reason}" if several and branch else f"{one.task}: {reason}"
+            for one, branch in zip(self.measurements, branches, strict=True)
+            for reason in one.reasons
+        ]
+        notes = [f"{one.task}: {one.note}" for one in self.measurements if one.note]
+        return "\n".join([aligned([head, *rows]), *dict.fromkeys([*reasons, *notes])])
 
     def __str__(self) -> str:
         """The table, and the notes."""
@@ -94,7 +105,7 @@ def evaluate(
     deployed: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     threads: int | None = None,
     limit: int | None = None,
     seed: int = EVALUATION_SEED,
@@ -117,7 +128,7 @@ def evaluate(
         deployed: the branch for tasks that look at one; by default main, or the first of a mapping without main.
         data_dir: folder with data sets and published corruptions; else ``ROBUSTEVAL_DATA``, else the user's cache.
         download: get a missing data set through torchvision.
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``, or the device of torch.
         threads: on the CPU; results depend on it in rounding. None leaves torch's choice.
         limit: only so many images, from the first.
         seed: of the evaluation's own draws; the default is that of ``robusteval run``.
@@ -130,9 +141,12 @@ def evaluate(
             network that fails, or gives no finite logits of the data's classes.
     """
     asked = chosen_tasks(tasks)
-    for name, number, least in (("seed", seed, 0), ("batch_size", batch_size, 1), ("threads", threads, 1)):
-        if number is not None and number < least:
-            raise UserError(f"{name}: {number}; allowed: {least} and above")
+    device = str(device)
+    seed = _whole("seed", seed, least=0)
+    threads, limit, batch_size = (
+        None if number is None else _whole(name, number, least=1)
+        for name, number in (("threads", threads), ("limit", limit), ("batch_size", batch_size))
+    )
     folder = None if data_dir is None else Path(data_dir).expanduser()
     with _same_process(device), _shown(progress) as display, torch.inference_mode(False), torch.enable_grad():
         runtime = _prepared(device, threads)
@@ -184,6 +198,19 @@ def chosen_tasks(tasks: Tasks) -> tuple[Task, ...]:
     if not found:
         raise UserError(f"tasks: none; allowed: {', '.join(TASKS)}")
     return tuple(found)
+
+
+def _whole(name: str, number: object, *, least: int) -> int:
+    """An option that is a whole number; those of numpy are some, too.
+
+    Raises:
+        UserError: it is something else, or too small.
+    """
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise UserError(f"{name}: {number!r}; allowed: whole numbers, {least} and above")
+    if number < least:
+        raise UserError(f"{name}: {number}; allowed: {least} and above")
+    return int(number)
 
 
 def _images(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ from robusteval.data.registry import DATASETS
 from robusteval.errors import UserError, unknown
 from robusteval.manifest import replace
 from robusteval.methods import METHODS
-from robusteval.records import Measurement
+from robusteval.records import DataRef, Measurement
 from robusteval.store import StoredRun
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def robustbench(stored: StoredRun, folder: Path, *, name: str | None = None, bra
 
     Raises:
         UserError: a data set that RobustBench does not have, an unknown branch, a name that is no file's, or nothing
-            measured of the branch.
+            measured of the branch that has a place there.
     """
     run = stored.run
     branch = branch or run.deployed
@@ -69,13 +69,13 @@ def robustbench(stored: StoredRun, folder: Path, *, name: str | None = None, bra
     name = name or _name(stored)
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise UserError(f"--name: {name!r} cannot be a file's; allowed: letters, digits and _ . + -")
-    numbers = _numbers(stored, branch)
+    numbers = tuple(m for data, m in _of_branch(stored, branch) if _complete(stored, data, m))
+    left_out = _left_out(stored, branch)
     if not numbers:
-        raise UserError(
-            f"{run.id}: nothing was measured of branch {branch} on all {_size(stored):,} verified test images"
-        )
+        nothing = f"nothing was measured of branch {branch} on all {_size(stored):,} verified test images"
+        raise UserError("; ".join([f"{run.id}: {nothing}", *left_out]))
     place = folder / "model_info" / run.dataset
-    notes: list[str] = []
+    notes = list(left_out)
     clean = _one(numbers, "clean", "accuracy", lambda m: True)
     if clean is None:
         notes.append("clean_acc is null: no task clean on all test images")
@@ -105,6 +105,12 @@ def robustbench(stored: StoredRun, folder: Path, *, name: str | None = None, bra
             notes.append(f"corruptions were generated, so they are no CIFAR-C: in {run.dataset}-c-gen/{TABLE}")
             table = place.with_name(f"{run.dataset}-c-gen") / TABLE
         files[table] = _with_row(table, name, cells)
+    if not files:
+        places = f"an attack ({' or '.join(CUSTOMARY)}) or all {len(_CELLS)} cells of corruptions"
+        allowed = f"{places}, on all {_size(stored):,} verified test images"
+        raise UserError(
+            "; ".join([f"{run.id}: nothing that RobustBench has a place for", *left_out, f"allowed: {allowed}"])
+        )
     for path, text in files.items():
         replace(path, text.encode())
     return Exported(tuple(files), tuple(notes))
@@ -124,18 +130,37 @@ def _size(stored: StoredRun) -> int:
     return DATASETS[stored.run.dataset].sizes["test"]
 
 
-def _numbers(stored: StoredRun, branch: str) -> tuple[Measurement, ...]:
-    """What was measured of the branch, attacked through itself, on all test images of the run's verified data set."""
-    return tuple(
-        m
-        for task in stored.tasks
-        if task.test_data.verified and task.test_data.name == stored.run.dataset
-        for m in task.measurements
-        if m.n == _size(stored)
-        and m.value is not None
-        and m.where.get("branch") == branch
-        and m.where.get("attack_branch", branch) == branch
-    )
+def _of_branch(stored: StoredRun, branch: str) -> Iterator[tuple[DataRef, Measurement]]:
+    """What was measured of the branch, attacked through itself, and of which images."""
+    for task in stored.tasks:
+        for m in task.measurements:
+            itself = m.where.get("branch") == branch and m.where.get("attack_branch", branch) == branch
+            if itself and m.value is not None:
+                yield task.test_data, m
+
+
+def _complete(stored: StoredRun, data: DataRef, m: Measurement) -> bool:
+    """Whether it is about all test images of the run's verified data set."""
+    return data.verified and data.name == stored.run.dataset and m.n == _size(stored)
+
+
+def _left_out(stored: StoredRun, branch: str) -> tuple[str, ...]:
+    """A line on each attack and each source of corruptions that lacks images, their verification, or cells."""
+    lines = []
+    cells: dict[str, set[tuple[object, object]]] = {}
+    for data, m in _of_branch(stored, branch):
+        cell = (m.where.get("corruption"), m.where.get("severity"))
+        complete = _complete(stored, data, m)
+        if m.task == "corruption" and cell in _CELLS:
+            cells.setdefault(str(m.where.get("source")), set()).update([cell] * complete)
+        elif m.metric == "robust_accuracy" and m.where.get("norm") in CUSTOMARY and not complete:
+            kind = "" if data.verified else "unverified "
+            lines.append(f"{m.task} {m.where['norm']} was left out: of {m.n:,} {kind}test images of {data.name}")
+    for source, found in cells.items():
+        if len(found) < len(_CELLS):
+            of = f"{len(found)} of {len(_CELLS)} cells are of all {_size(stored):,} verified test images"
+            lines.append(f"{source} corruptions were left out: {of}")
+    return tuple(dict.fromkeys(lines))
 
 
 def _one(numbers: Iterable[Measurement], task: str, metric: str, wanted: Where) -> Measurement | None:

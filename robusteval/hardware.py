@@ -12,12 +12,13 @@ from robusteval.errors import UserError
 Precision = Literal["float32", "bfloat16"]
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one, else the CPU.
+def choose_device(name: str | torch.device = "auto") -> torch.device:
+    """The device, or the one of that name; ``auto`` is a GPU where there is one, else the CPU.
 
     Raises:
         UserError: no such device here.
     """
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if reason := _unusable(name):

@@ -168,7 +168,9 @@ def _measure(
 ) -> None:
     """Writes a task's record, after the per-sample outcomes that it names."""
     key = task_key(task, job.test.ref(), subject.sha256)
-    alike = f"{context.device} {context.precision} {runtime.threads}"
+    made_by = collect(runtime, context.precision)
+    packages = " ".join(f"{name} {version}" for name, version in sorted(made_by.packages.items()))
+    alike = f"{made_by.device} {context.precision} {runtime.threads} robusteval {made_by.robusteval} {packages}"
     draft = StoredDraft(job.folder, key, alike)
     measurements: list[Measurement] = []
     outcomes: dict[str, Outcomes] = {}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TopLevelTracedModule
 
 from robusteval.branches import MAIN, branch_names, keep_branch
 from robusteval.errors import UserError
@@ -44,7 +45,7 @@ def copies(model: Model, device: torch.device) -> Subjects:
     """A copy of each branch's network on the device and in eval mode: nothing that tasks do reaches the caller's.
 
     Raises:
-        UserError: not a network, no network, or one that cannot be copied.
+        UserError: not a network, no network, or one that cannot be copied or put into eval mode.
     """
     given = model if isinstance(model, Mapping) else {MAIN: model}
     if not given:
@@ -58,6 +59,14 @@ def copies(model: Model, device: torch.device) -> Subjects:
             )
         while isinstance(network, _WRAPPERS):
             network = network.module
+        if not hasattr(network, "training"):
+            raise UserError(
+                f"{name}: frozen TorchScript has no train and eval mode; allowed: the module before torch.jit.freeze"
+            )
+        if network.training and isinstance(network, TopLevelTracedModule):
+            raise UserError(
+                f"{name}: was traced in train mode, which a trace keeps; allowed: torch.jit.trace after .eval()"
+            )
         if network.training:
             notes.append(f"{name}: was in train mode; a copy is judged in eval mode")
         own = _copy(network, name)
@@ -77,13 +86,17 @@ def copies(model: Model, device: torch.device) -> Subjects:
 def _copy(network: nn.Module, name: str) -> nn.Module:
     """A copy that shares nothing with the network."""
     try:
-        return copy.deepcopy(network)
+        with torch.no_grad():  # else TorchScript's copies of weights hang on the weights, which would get gradients
+            own = copy.deepcopy(network)
     except Exception as error:  # whatever a module holds may refuse to be copied in its own way
         reason = " ".join(str(error).split())[:160]
         raise UserError(
             f"{name}: cannot be copied: {reason}; allowed: what copy.deepcopy copies (a network whose layers keep "
             "tensors of an earlier pass can, after a call under torch.no_grad())"
         ) from error
+    for copied, parameter in zip(own.parameters(), network.parameters(), strict=True):
+        copied.requires_grad_(parameter.requires_grad)  # which TorchScript's copies forget
+    return own
 
 
 def width(model: nn.Module, images: Tensor, device: torch.device, *, where: str) -> int:

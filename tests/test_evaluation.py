@@ -19,10 +19,12 @@ import robusteval
 from robusteval.branches import add_branches, keep_branch
 from robusteval.data import load
 from robusteval.errors import UserError
+from robusteval.evaluation import Evaluation
+from robusteval.hardware import choose_device
 from robusteval.method import attach
 from robusteval.models import build
 from robusteval.options import options
-from robusteval.records import Measurement
+from robusteval.records import Measurement, Reason
 from robusteval.stats import wilson
 from robusteval.subjects import copies
 from robusteval.tasks import Clean, Corruption, Pgd
@@ -221,6 +223,31 @@ def test_the_frame_and_the_table(network, images):
     assert "<td>clean</td>" in result._repr_html_()
 
 
+def test_the_table_ends_with_what_is_said_of_numbers_and_reasons_name_their_branch(images):
+    doubt = Reason(name="late", evidence="7 of 9", text="Too late.")
+
+    def number(branch: str, note: str = "", *reasons: Reason) -> Measurement:
+        where = {"branch": branch}
+        return Measurement(task="probe", metric="m", value=0.5, n=9, where=where, note=note, reasons=reasons)
+
+    def under(*numbers: Measurement) -> list[str]:
+        result = Evaluation(numbers, {}, ("said of the network",), images.ref())
+        assert str(result) == f"{result.table()}\nsaid of the network"
+        return result.table().splitlines()[1 + len(numbers) :]
+
+    assert under(number("main", "no ties", doubt), number("main", "no ties"), number("main", "few")) == [
+        "probe: late: 7 of 9",
+        "probe: no ties",
+        "probe: few",
+    ]
+    assert under(number("main", "no ties", doubt), number("aux", "no ties", doubt)) == [
+        "probe (branch main): late: 7 of 9",
+        "probe (branch aux): late: 7 of 9",
+        "probe: no ties",
+    ]
+    assert under(number("main")) == []
+
+
 def test_a_task_that_finds_nothing_to_measure_is_named(network, images):
     result = robusteval.evaluate(network.eval(), images, "branches")
     assert result.measurements == ()
@@ -370,6 +397,58 @@ def test_the_package_is_imported_without_torch_until_evaluate_is_asked_for():
         _ = robusteval.evaluat
 
 
+SCRIPTED = (
+    "ignore:.torch.jit:FutureWarning",  # torch wants its users to leave TorchScript; theirs is not ours to leave
+    "ignore:.torch.jit:DeprecationWarning",
+    "ignore:Converting a tensor:torch.jit.TracerWarning",  # torch's own check of a batch's size
+)
+
+
+@pytest.mark.parametrize("how", ["traced", "scripted", "loaded"])
+@pytest.mark.filterwarnings(*SCRIPTED)
+def test_torchscript_is_judged_as_the_network_that_it_was_made_of(how, network, images, tmp_path):
+    if how == "scripted":
+        norm = nn.BatchNorm2d(3)
+        network = nn.Sequential(norm, nn.Flatten(), nn.Linear(3072, 10))
+        norm.running_mean.fill_(0.3)
+        given = torch.jit.script(network)  # in train mode, out of which it is taken
+    else:
+        given = torch.jit.trace(network.eval(), torch.rand(2, 3, 32, 32))
+    if how == "loaded":
+        given.save(tmp_path / "network.pt")
+        given = torch.jit.load(tmp_path / "network.pt")
+    before = [value.clone() for value in given.state_dict().values()]
+    tasks = ["clean", Pgd(steps=2, checked=0)]
+    found, expected = (robusteval.evaluate(model, images, tasks) for model in (given, network))
+    assert [m.value for m in found.measurements] == [m.value for m in expected.measurements]
+    assert np.array_equal(found.outcomes["0"], straight(network, images.images, images.labels))
+    assert all(map(torch.equal, before, given.state_dict().values()))
+    assert given.training == (how == "scripted")
+    given.eval()
+    (copied,) = copies(given, torch.device("cpu")).models.values()
+    assert all(parameter.is_leaf and parameter.requires_grad for parameter in copied.parameters())
+    copied(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad is None for parameter in given.parameters())
+
+
+@pytest.mark.filterwarnings(*SCRIPTED)
+def test_torchscript_that_cannot_be_put_into_eval_mode_is_refused(network, images):
+    traced = torch.jit.trace(network, torch.rand(2, 3, 32, 32), check_trace=False)
+    assert refused(traced, images) == (
+        "main: was traced in train mode, which a trace keeps; allowed: torch.jit.trace after .eval()"
+    )
+    frozen = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).eval()))
+    assert refused(frozen, images).startswith("main: frozen TorchScript has no train and eval mode; allowed: ")
+
+
+def test_torchs_device_is_the_device_of_that_name(network, images):
+    first, second = (robusteval.evaluate(network, images, device=one) for one in ("cpu", torch.device("cpu")))
+    assert first.measurements == second.measurements
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert refused(network, images, device=torch.device("meta")).startswith("--device: 'meta' cannot be used here")
+    assert refused(network, images, device=3).startswith("--device: '3' cannot be used here")
+
+
 # Mistakes -------------------------------------------------------------------------------------------------------------
 
 
@@ -459,8 +538,17 @@ def test_wrong_tasks_and_options(network, images):
         ({"seed": -1}, "seed: -1; allowed: 0 and above"),
         ({"batch_size": 0}, "batch_size: 0; allowed: 1 and above"),
         ({"threads": 0}, "threads: 0; allowed: 1 and above"),
-        ({"limit": 0}, "limit: 0 images; allowed: 1 or more"),
+        ({"limit": 0}, "limit: 0; allowed: 1 and above"),
+        ({"limit": 2.5}, "limit: 2.5; allowed: whole numbers, 1 and above"),
+        ({"limit": "5"}, "limit: '5'; allowed: whole numbers"),
+        ({"limit": True}, "limit: True; allowed: whole numbers"),
+        ({"seed": None}, "seed: None; allowed: whole numbers, 0 and above"),
+        ({"batch_size": "a"}, "batch_size: 'a'; allowed: whole numbers"),
+        ({"threads": 1.0}, "threads: 1.0; allowed: whole numbers"),
         ({"device": "tpu"}, "--device: 'tpu' cannot be used here"),
         ({"deployed": "axu"}, "deployed: unknown branch 'axu'"),
     ):
         assert refused(network, images, **given).startswith(message)
+    few = robusteval.evaluate(network, images, limit=np.int64(3), batch_size=np.int32(2), seed=np.uint8(1))
+    assert few.measurements == robusteval.evaluate(network, images, limit=3, batch_size=2, seed=1).measurements
+    assert few.data.n == 3

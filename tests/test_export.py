@@ -149,7 +149,8 @@ def test_nothing_else_fills_autoattack_acc(other, tmp_path):
     (path,) = exported.paths
     info = json.loads(path.read_text())
     assert (info["autoattack_acc"], info["clean_acc"], "unreliable" in info) == (None, "91.08", False)
-    assert exported.notes == ("Linf: autoattack_acc is null: no standard AutoAttack on all test images",)
+    left_out = ("autoattack Linf was left out: of 1,000 test images of cifar10",) * (other.n == 1000)
+    assert exported.notes == (*left_out, "Linf: autoattack_acc is null: no standard AutoAttack on all test images")
 
 
 def test_images_that_are_not_the_verified_test_set_count_for_nothing(tmp_path):
@@ -209,10 +210,39 @@ def test_generated_corruptions_never_stand_where_cifar_c_does(tmp_path):
     assert list(read_table(exported.paths[0]).index) == [NAME]
 
 
-@pytest.mark.parametrize("numbers", [corrupted("official", leave_out="fog"), corrupted("official", n=500)])
-def test_incomplete_corruptions_are_left_out(numbers, tmp_path):
+INCOMPLETE = [
+    (corrupted("official", leave_out="fog"), "official corruptions were left out: 70 of 75 cells are of all 10,000"),
+    (corrupted("official", n=500), "official corruptions were left out: 0 of 75 cells are of all 10,000"),
+    (corrupted("generated")[:5] * 20, "generated corruptions were left out: 5 of 75 cells are of all 10,000"),
+]
+
+
+@pytest.mark.parametrize(("numbers", "said"), INCOMPLETE)
+def test_incomplete_corruptions_are_left_out(numbers, said, tmp_path):
     exported = robustbench(stored(CLEAN, ATTACKED, *numbers), tmp_path)
     assert [path.parent.name for path in exported.paths] == ["Linf"]
+    assert exported.notes == (f"{said} verified test images",)
+
+
+@pytest.mark.parametrize(("numbers", "said"), [((), ""), *INCOMPLETE])
+def test_nothing_to_write_is_an_error_that_tells_what_there_was(numbers, said, tmp_path):
+    subset = ATTACKED.model_copy(update={"n": 1000})
+    with pytest.raises(UserError) as caught:
+        robustbench(stored(CLEAN, subset, *numbers), tmp_path / "out")
+    parts = [
+        "cifar10-resnet18-advprop-s3-00000000: nothing that RobustBench has a place for",
+        "autoattack Linf was left out: of 1,000 test images of cifar10",
+        *([f"{said} verified test images"] if said else []),
+        "allowed: an attack (Linf or L2) or all 75 cells of corruptions, on all 10,000 verified test images",
+    ]
+    assert str(caught.value) == "; ".join(parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unverified_attacks_are_named(tmp_path):
+    unverified = TEST.model_copy(update={"verified": False})
+    with pytest.raises(UserError, match="autoattack Linf was left out: of 10,000 unverified test images of cifar10"):
+        robustbench(stored(CLEAN, ATTACKED, test=unverified), tmp_path)
 
 
 def test_another_branch_and_a_missing_clean_accuracy(tmp_path):
@@ -255,6 +285,16 @@ def test_the_command(tmp_path, capsys):
     assert out.splitlines() == [str(path) for path in paths]
     assert err == ""
     assert all(path.is_file() for path in paths)
+
+
+def test_the_command_with_nothing_to_write(tmp_path, capsys):
+    run = stored(CLEAN)
+    write_record(tmp_path / "run", "run.json", run.run)
+    write_record(tmp_path / "run", "tasks/clean.json", run.tasks[0])
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "nothing that RobustBench has a place for" in err
 
 
 def test_a_table_that_is_none_is_not_overwritten(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from robusteval.errors import UserError
 from robusteval.losses import cross_entropy, kl_divergence, logit_ratio, margin
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -24,6 +25,22 @@ def divergence_from(reference: Tensor) -> Objective:
         return kl_divergence(reference, logits)
 
     return objective
+
+
+def objective(name: str, *, classes: int, where: str) -> Objective:
+    """The objective of that name.
+
+    Args:
+        name: one of `OBJECTIVES`.
+        classes: of the data.
+        where: what asks, for the error.
+
+    Raises:
+        UserError: it needs more classes.
+    """
+    if name == "dlr" and classes < 3:
+        raise UserError(f"{where}: loss: 'dlr' needs 3 classes, the data have {classes}; allowed: 'ce' or 'margin'")
+    return OBJECTIVES[name]
 
 
 OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": negative_margin, "dlr": logit_ratio}

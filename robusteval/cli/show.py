@@ -52,19 +52,19 @@ def show(name: str, /, *, out: Out = RESULTS) -> int:
 
 def _known() -> list[str]:
     """All names but those of runs, each once."""
-    from robusteval.corruptions import NAMES
+    from robusteval.corruptions import NAMES, adapter
     from robusteval.data import DATASETS
     from robusteval.methods import METHODS
     from robusteval.models import MODELS
     from robusteval.tasks import TASKS
 
-    names = ["training", *METHODS, *TASKS, *MODELS, *DATASETS, *NAMES, *shipped()]
+    names = ["training", *METHODS, *TASKS, *MODELS, *DATASETS, *NAMES, *adapter.NAMES, *shipped()]
     return list(dict.fromkeys(names))
 
 
 def _pages(name: str) -> list[Page]:
     """How to show what has that name; a data set and a suite may share one."""
-    from robusteval.corruptions import NAMES
+    from robusteval.corruptions import NAMES, adapter
     from robusteval.data import DATASETS
     from robusteval.methods import METHODS
     from robusteval.models import MODELS
@@ -77,7 +77,7 @@ def _pages(name: str) -> list[Page]:
         (TASKS, lambda: explain(TASKS[name])),
         (MODELS, partial(_model, name)),
         (DATASETS, partial(_dataset, name)),
-        (dict.fromkeys(NAMES), partial(_corruption, name)),
+        (dict.fromkeys([*NAMES, *adapter.NAMES]), partial(_corruption, name)),
         (shipped(), partial(_suite, name)),
     ]
     return [page for names, page in kinds if name in names]
@@ -124,11 +124,30 @@ def _dataset(name: str) -> None:
 
 
 def _corruption(name: str) -> None:
-    from robusteval.corruptions import CBAR, CORRUPTIONS
+    from robusteval.corruptions import CBAR, CORRUPTIONS, TABLES, adapter, strength
+    from robusteval.corruptions.published import DETERMINISTIC
 
+    if name in adapter.NAMES:
+        made = f"one image at a time by {adapter.generator()}"
+        _facts({"corruption": name, "role": "other", "severities": "1 (weak) to 5", "images": made})
+        line(f"note: {adapter.NOTE}")
+        return
     held_out = "one of CIFAR-10-C-bar" if name in CBAR else "held out: beside the benchmark's 15"
     role = "one of the benchmark's 15" if name in CORRUPTIONS else held_out
-    _facts({"corruption": name, "role": role, "severities": "1 (weak) to 5"})
+    if name in DETERMINISTIC:
+        images = "equal byte for byte to the published files of CIFAR-10-C and CIFAR-100-C (table cifar)"
+    elif name in CBAR:
+        images = "not compared byte for byte: no files of CIFAR-10-C-bar are published"
+    else:
+        images = "other draws than in the published files, which were made without a seed: not equal byte for byte"
+    _facts({"corruption": name, "role": role, "severities": "1 (weak) to 5", "images": images})
+    line("")
+    tables = [kind for kind in TABLES if name in TABLES[kind]]
+    rows = [
+        (str(severity), *(" ".join(f"{x:.4g}" for x in strength(kind, name, severity)) for kind in tables))
+        for severity in (1, 2, 3, 4, 5)
+    ]
+    table(("severity", *tables), rows)
 
 
 def _suite(name: str) -> None:

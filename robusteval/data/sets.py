@@ -33,6 +33,7 @@ class ImageSet:
         classes: class names in label order.
         digest: content digest of the whole split as it was read, also after `first`.
         verified: whether that is the digest of the real data.
+        whole: how many images the split has; None: those held are all.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ImageSet:
     classes: tuple[str, ...]
     digest: str
     verified: bool
+    whole: int | None = None
 
     def first(self, n: int | None) -> ImageSet:
         """The set with only its first ``n`` images (all of them if None or more than there are).
@@ -53,7 +55,12 @@ class ImageSet:
             return self
         if n < 1:
             raise UserError(f"limit: {n} images; allowed: 1 or more")
-        return replace(self, images=self.images[:n], labels=self.labels[:n])
+        return replace(self, images=self.images[:n], labels=self.labels[:n], whole=self.available)
+
+    @property
+    def available(self) -> int:
+        """How many images the split has, also after `first`."""
+        return len(self.labels) if self.whole is None else self.whole
 
     def ref(self) -> DataRef:
         """The reference for records; its ``n`` is the number of images held."""

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from torch import nn
 
 from robusteval.attacks import OBJECTIVES, PgdSearch
+from robusteval.attacks.objectives import objective
 from robusteval.attacks.search import Threat
 from robusteval.data.sets import ImageSet
 from robusteval.losses import cross_entropy
@@ -106,9 +107,9 @@ class Pgd:
     def resolved(self, data: ImageSet, data_dir: Path | None) -> Pgd:
         return self
 
-    def stages(self, rng: Stream) -> list[Stage]:
-        """The restarts, each from a start of its own."""
-        threat, loss = Threat(self.norm, self.epsilon), OBJECTIVES[self.loss]
+    def stages(self, rng: Stream, *, classes: int, where: str) -> list[Stage]:
+        """The restarts, each from a start of its own; ``where`` is the task, for errors."""
+        threat, loss = Threat(self.norm, self.epsilon), objective(self.loss, classes=classes, where=where)
         return [
             Stage(f"restart {restart}", PgdSearch(threat, self.step, self.steps, rng.at(self.name, restart), loss))
             for restart in range(self.restarts)
@@ -121,7 +122,7 @@ class Pgd:
             models,
             data,
             context,
-            stages=self.stages(Stream.of(context.seed)),
+            stages=self.stages(Stream.of(context.seed), classes=len(data.classes), where=self.name),
             threat=Threat(self.norm, self.epsilon),
             where={
                 "norm": self.norm,

@@ -75,7 +75,8 @@ class CorruptedAttack:
         """Both accuracies of each network on each kind of images, then their means; see `Task`."""
         data = data.first(self.limit)
         n, cells = len(data.labels), len(self.names) * len(self.severities)
-        stages, threat = self._pgd().stages(Stream.of(context.seed)), Threat(self.norm, self.epsilon)
+        stages = self._pgd().stages(Stream.of(context.seed), classes=len(data.classes), where=self.name)
+        threat = Threat(self.norm, self.epsilon)
         context.progress.begin(self.name, len(models) * (1 + cells) * n * work(stages))
         corruption = self._corruption().resolved(data, context.data_dir)
         attack: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon), "step": written(self.step)}

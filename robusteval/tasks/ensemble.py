@@ -11,7 +11,7 @@ from torch import nn
 
 from robusteval.attacks.apgd import ApgdSearch, Target
 from robusteval.attacks.fab import FabSearch
-from robusteval.attacks.objectives import OBJECTIVES, Objective
+from robusteval.attacks.objectives import OBJECTIVES, Objective, negative_margin
 from robusteval.attacks.search import Threat
 from robusteval.attacks.square import SquareSearch
 from robusteval.data.sets import ImageSet
@@ -32,8 +32,13 @@ STANDARD: tuple[Part, ...] = ("apgd-ce", "apgd-t", "fab-t", "square")
 """AutoAttack's standard version (Croce and Hein, 2020, arXiv:2003.01690, sec. 6)."""
 
 
-_LOSSES: Mapping[Part, Objective] = {"apgd-ce": cross_entropy, "apgd-dlr": logit_ratio, "apgd-t": logit_ratio}
-"""What the parts that follow gradients drive up, for the examination; nearly so for the targeted loss."""
+_LOSSES: Mapping[Part, Objective] = {
+    "apgd-ce": cross_entropy,
+    "apgd-dlr": logit_ratio,
+    "apgd-t": logit_ratio,
+    "fab-t": negative_margin,
+}
+"""What the parts that follow gradients drive up, for the examination; nearly so for the targeted ones."""
 
 
 @options

@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from robusteval.attacks import OBJECTIVES, PgdSearch
+from robusteval.attacks import PgdSearch
+from robusteval.attacks.objectives import objective
 from robusteval.attacks.search import Threat
 from robusteval.data.sets import ImageSet
 from robusteval.options import Count, Norm, Positive, Radius, in_pixel_units, options, written
@@ -66,7 +67,11 @@ class EpsilonCurve:
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Robust accuracy of each network at each radius; see `Task`."""
         data = data.first(self.limit)
-        stages = {epsilon: self._stage(epsilon, Stream.of(context.seed)) for epsilon in self.epsilons if epsilon}
+        stages = {
+            epsilon: self._stage(epsilon, Stream.of(context.seed), len(data.classes))
+            for epsilon in self.epsilons
+            if epsilon
+        }
         context.progress.begin(self.name, len(models) * len(data.labels) * max(work(list(stages.values())), 1))
         for branch, model in models.items():
             stand = withstand(
@@ -90,10 +95,11 @@ class EpsilonCurve:
     def _step(self, epsilon: float) -> float:
         return self.travel * epsilon / self.steps
 
-    def _stage(self, epsilon: float, rng: Stream) -> Stage:
+    def _stage(self, epsilon: float, rng: Stream, classes: int) -> Stage:
         """The attack with one radius; starts are those of all other radii, scaled."""
         threat = Threat(self.norm, epsilon)
-        search = PgdSearch(threat, self._step(epsilon), self.steps, rng.at(self.name), OBJECTIVES[self.loss])
+        loss = objective(self.loss, classes=classes, where=self.name)
+        search = PgdSearch(threat, self._step(epsilon), self.steps, rng.at(self.name), loss)
         return Stage(written(epsilon), search, threat)
 
     def _where(self, branch: str, epsilon: float) -> dict[str, Scalar]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -63,7 +64,7 @@ class MinimumNorm:
     """
 
     name: ClassVar[str] = "minimum_norm"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 searched in the precision of other attacks
 
     norm: Norm = "Linf"
     attack: Literal["fab", "cw"] = "fab"
@@ -222,7 +223,7 @@ def _portion(
     for search in searches[int(part["done"]) :]:
         attacked = torch.from_numpy(part["values"] > 0).to(context.device)
         context.progress.advance((len(y) - int(attacked.sum())) * search.steps)
-        query = query_of(model, context)
+        query = query_of(model, replace(context, precision="float32"))  # bfloat16 is too coarse to find the boundary
         slots, told = query.rows or SLOTS, context.progress.advance
         made = run(search, query, x[attacked], y[attacked], index[attacked], slots=slots, stepped=told)
         check_inside(x[attacked], made, norm=norm, epsilon=math.inf)

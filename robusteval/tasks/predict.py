@@ -64,13 +64,16 @@ def logits(model: nn.Module, x: Tensor, *, classes: int, where: str) -> Tensor:
         where: what the network is, for errors.
 
     Raises:
-        UserError: the output is not (B, classes) or not finite.
+        UserError: the output is not (B, classes), not of real numbers, or not finite.
     """
     with evaluating(model), torch.no_grad(), torch.autocast(x.device.type, enabled=False), true_float32():
         out = model(x)
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if shape != (len(x), classes):
         raise UserError(f"{where}: the network's output is {shape}; allowed: logits {(len(x), classes)}")
+    if out.is_complex() or out.dtype == torch.bool:
+        kind = str(out.dtype).removeprefix("torch.")
+        raise UserError(f"{where}: the network's output is {kind} {shape}; allowed: logits that are real numbers")
     if not bool(out.isfinite().all()):
         bad = int((~out.isfinite()).any(dim=1).sum())
         raise UserError(f"{where}: the network's logits are not finite on {bad} of {len(x)} images")

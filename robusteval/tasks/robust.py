@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from robusteval.attacks.doubts import Subject, examine, state_of
+from robusteval.attacks.doubts.subject import logits_of
 from robusteval.attacks.geometry import check_inside
 from robusteval.attacks.objectives import Objective
 from robusteval.attacks.search import GPU_SLOTS, SLOTS, Query, Search, Threat, run
 from robusteval.data.sets import ImageSet
+from robusteval.losses import margin
 from robusteval.randomness import Stream
 from robusteval.records import Scalar
 from robusteval.tasks.predict import right, to_input
@@ -87,7 +89,7 @@ def robust_accuracy(
                     others={other: network for other, network in models.items() if other != branch},
                     before=before,
                     images=n,
-                    available=len(data.labels),
+                    available=data.available,
                 )
             )
             doubtful = any(reason.level == "doubt" for reason in update["reasons"])
@@ -136,7 +138,8 @@ class Stand:
         robust: which of these it gets right after every stage, too.
         after: by stage: which images were still standing after it.
         examples: what the attacks handed back for the first images, float32 (k, 3, H, W) on the CPU: the example that
-            broke an image, the last stage's where none did, the image itself where it was wrong unchanged.
+            broke an image; where none did, the one nearest to being misclassified; the image itself where it was wrong
+            unchanged.
         passes: by stage: images passed forward and backward by it, padding included.
     """
 
@@ -262,12 +265,26 @@ def _portion(
         standing = part["standing"].copy()
         standing[number + 1] = alive.masked_scatter(alive, stands(made, y[alive])).cpu().numpy()
         examples = part["examples"].copy()
-        examples[alive[:keep].cpu().numpy()] = made[: int(alive[:keep].sum())].cpu().numpy()
+        kept = torch.nonzero(alive[:keep]).squeeze(1)
+        earlier = torch.from_numpy(examples).to(x.device)[kept]
+        broken = torch.from_numpy(~standing[number + 1]).to(x.device)[kept]
+        stronger = broken | _nearer(target.model, x[kept], earlier, made[: len(kept)], y[kept])
+        chosen = torch.where(stronger.view(-1, 1, 1, 1), made[: len(kept)], earlier)
+        examples[kept.cpu().numpy()] = chosen.cpu().numpy()
         passes = part["passes"].copy()
         passes[number] = query.forward + query.backward
         part = {"standing": standing, "examples": examples, "passes": passes, "done": np.array(number + 1)}
         context.draft.write(key, part)
     return part
+
+
+def _nearer(model: nn.Module, x: Tensor, earlier: Tensor, later: Tensor, y: Tensor) -> Tensor:
+    """Where the later example is nearer to being misclassified; the image itself is further than anything else."""
+    if not len(x):
+        return torch.empty(0, dtype=torch.bool, device=x.device)
+    was_image, is_image = ((points == x).flatten(1).all(dim=1) for points in (earlier, later))
+    less = margin(logits_of(model, later), y) < margin(logits_of(model, earlier), y)
+    return ~is_image & (was_image | less)
 
 
 def query_of(model: nn.Module, context: Context) -> Query:

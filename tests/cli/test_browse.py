@@ -12,6 +12,8 @@ import pytest
 from robusteval.cells import plain
 from robusteval.cli.cards import markdown_table, plain_cards
 from robusteval.config import shipped
+from robusteval.corruptions import CBAR, NAMES, TABLES
+from robusteval.corruptions.published import DETERMINISTIC
 from robusteval.data import DATASETS, load
 from robusteval.method import Passes, Published
 from robusteval.methods import METHODS
@@ -242,12 +244,39 @@ def test_every_option_is_shown_with_a_default_that_a_suite_may_hold_and_a_meanin
         ("quick", 'description = "Five methods'),
         ("fog", "one of the benchmark's 15"),
         ("spatter", "held out"),
+        ("imagecorruptions:fog", "note: imagecorruptions:* has the strengths of ImageNet-C"),
     ],
 )
 def test_show_tells_of_all_that_ls_lists(cli, name, told):
     code, out, _ = cli("show", name)
     assert code == 0
     assert told in out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_show_a_corruption_with_its_strengths_and_whether_its_files_are_the_published_ones(cli, name):
+    *facts, _, head, first, second, third, fourth, fifth = cli("show", name).out.splitlines()
+    tables = [kind for kind in ("cifar", "imagenet") if name in TABLES[kind]]
+    assert head.lower().split() == ["severity", *tables]
+    for severity, row in enumerate((first, second, third, fourth, fifth), 1):
+        shown = [float(cell) for cell in row.split()]
+        expected = [x for kind in tables for x in TABLES[kind][name][severity - 1]]
+        assert shown == pytest.approx([severity, *expected], rel=5e-4)
+    equal = "byte for byte to the published files of CIFAR-10-C" in facts[-1]
+    assert equal == (name in DETERMINISTIC)
+    assert ("no files of CIFAR-10-C-bar" in facts[-1]) == (name in CBAR)
+
+
+def test_the_strengths_of_fog(cli):
+    rows = [re.split(" {2,}", line) for line in cli("show", "fog").out.splitlines()[-5:]]
+    assert rows[0] == ["1", "0.2 3", "1.5 2"]
+    assert rows[4] == ["5", "1.5 1.75", "3 1.4"]
+
+
+def test_every_corruption_that_ls_lists_can_be_shown(cli):
+    listed = [name for name in first_column(cli("ls", "corruptions").out) if not name.startswith("note: ")]
+    assert len(listed) == 48
+    assert [name for name in listed if f"corruption:  {name}\n" not in cli("show", name).out] == []
 
 
 def test_a_beginning_that_several_runs_share_names_them(cli, finished):

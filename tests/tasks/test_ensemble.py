@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robusteval.attacks.apgd import ApgdSearch, Target
 from robusteval.attacks.fab import FabSearch
+from robusteval.attacks.pgd import PgdSearch
 from robusteval.attacks.search import Threat
 from robusteval.attacks.square import SquareSearch
 from robusteval.data.sets import ImageSet
@@ -19,7 +20,19 @@ from robusteval.errors import UserError
 from robusteval.losses import cross_entropy, logit_ratio
 from robusteval.options import build
 from robusteval.records import Measurement
-from robusteval.tasks import Apgd, AutoAttack, Clean, Context, Fgsm, Outcomes, Pgd, Task, robust
+from robusteval.tasks import (
+    Apgd,
+    AutoAttack,
+    Clean,
+    Context,
+    CorruptedAttack,
+    EpsilonCurve,
+    Fgsm,
+    Outcomes,
+    Pgd,
+    Task,
+    robust,
+)
 from robusteval.tasks.predict import to_input
 
 FEW = {"steps": 10, "queries": 60}
@@ -208,3 +221,66 @@ def test_the_strong_attack_is_no_weaker_than_pgd(
     _, pgd = measured(Pgd(epsilon=0.01, step=0.0025), model, data, context)
     _, strong = measured(AutoAttack(epsilon=0.01, steps=20, queries=100), model, data, context)
     assert strong.sum() <= pgd.sum()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Apgd(epsilon=0.1015, steps=20),
+        Apgd(epsilon=0.1015, steps=20, loss="targeted"),
+        AutoAttack(epsilon=0.1015, attacks=("apgd-ce", "apgd-t"), steps=20),
+        AutoAttack(epsilon=0.1015, attacks=("apgd-ce", "fab-t"), steps=20),
+        AutoAttack(epsilon=0.1015, attacks=("fab-t",), steps=50),
+        AutoAttack(epsilon=0.1015, attacks=("apgd-ce", "square"), steps=20, queries=20),
+        Pgd(epsilon=0.0, steps=3),
+        AutoAttack(epsilon=0.0, steps=3, queries=5),
+    ],
+    ids=["ce", "targeted", "ce+t", "ce+fab", "fab", "ce+square", "pgd 0", "autoattack 0"],
+)
+def test_an_honest_network_raises_no_doubt(
+    task: Task, known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    (found,) = task.measure({"main": known["linear"]}, data, context)
+    assert [str(reason) for reason in found.measurement.reasons if reason.level == "doubt"] == []
+    assert found.measurement.trust == "ok"
+    assert 0 < found.measurement.value < 1 or task.epsilon == 0
+
+
+def test_an_attack_without_gradients_is_told_by_one_with_them(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    task = AutoAttack(epsilon=0.105, attacks=("square",), queries=5)
+    (found,) = task.measure({"main": known["linear"]}, data, context)
+    assert found.measurement.trust == "flagged"
+    assert "white-box" in {reason.name for reason in found.measurement.reasons}
+
+
+def test_the_kept_example_is_the_one_nearest_to_a_mistake(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    model, threat = known["linear"], Threat("Linf", 0.07)
+    strong, weak = (robust.Stage(name, PgdSearch(threat, 0.03, n, None)) for name, n in (("strong", 10), ("weak", 1)))
+    kept = {}
+    for stages in ([strong], [weak], [strong, weak]):
+        stand = robust.withstand(robust.Target(model, ""), data, stages, threat, context, key="k", keep=53)
+        np.testing.assert_array_equal(stand.robust, stand.clean)
+        kept[tuple(stage.name for stage in stages)] = stand.examples
+    assert torch.equal(kept["strong", "weak"], kept[("strong",)])
+    assert not torch.equal(kept[("weak",)], kept[("strong",)])
+
+
+def test_a_limit_outside_the_task_is_remarked_as_one_inside(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    for task, images in ((Pgd(limit=20, checked=9), data), (Pgd(checked=9), data.first(20))):
+        (found,) = task.measure({"main": known["linear"]}, images, context)
+        assert "subset: 20 of 53 images" in {str(reason) for reason in found.measurement.reasons}
+
+
+@pytest.mark.parametrize("task", [Pgd(loss="dlr"), EpsilonCurve(loss="dlr"), CorruptedAttack(loss="dlr")])
+def test_a_loss_that_needs_three_classes_says_so(
+    task: Task, network: Callable[[], nn.Module], data: ImageSet, context: Context
+) -> None:
+    two = replace(data, classes=("a", "b"), labels=data.labels % 2)
+    with pytest.raises(UserError, match=f"^{task.name}: loss: 'dlr' needs 3 classes, the data have 2; allowed: "):
+        list(task.measure({"main": network()}, two, context))

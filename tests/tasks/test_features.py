@@ -130,7 +130,7 @@ def test_the_examples_come_from_the_iterates_of_pgd(pixels: ImageSet, context: C
     network, inputs = Linear(1.0), []
     network.register_forward_pre_hook(lambda module, args: inputs.append(args[0].detach().clone()))
     list(Features(steps=2, epsilon=0.1).measure({"main": network}, pixels, context))
-    judged: list[Stage] = Pgd(steps=2, epsilon=0.1).stages(Stream.of(context.seed))
+    judged: list[Stage] = Pgd(steps=2, epsilon=0.1).stages(Stream.of(context.seed), classes=2, where="")
     assert len(inputs) == 4 * 4  # of each batch: clean, two steps, moved
     for part, seen in zip(parts(pixels, context.batch_size), zip(*[iter(inputs)] * 4, strict=True), strict=True):
         x = to_input(part.images, context.device)

@@ -267,3 +267,11 @@ def test_options_that_cannot_be_meant_are_refused() -> None:
         build(MinimumNorm, {"attack": "cw"}, "suite.toml")
     with pytest.raises(UserError, match=r"attack: .*'fab' or 'cw'"):
         build(MinimumNorm, {"attack": "pgd"}, "suite.toml")
+
+
+def test_half_precision_of_other_attacks_changes_nothing(
+    network: Callable[[], nn.Module], data: ImageSet, context: Context
+) -> None:
+    task = MinimumNorm(targets=2, iterations=4)
+    exact, half = (searched(task, network(), data, replace(context, precision=p)) for p in ("float32", "bfloat16"))
+    np.testing.assert_array_equal(half, exact)

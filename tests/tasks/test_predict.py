@@ -93,6 +93,8 @@ class Returns(nn.Module):
         (torch.zeros(4), r"output is \(4,\)"),
         (torch.zeros(3, 5), r"output is \(3, 5\)"),
         ((torch.zeros(4, 5), None), "output is tuple"),
+        (torch.zeros(4, 5, dtype=torch.complex64), r"output is complex64 \(4, 5\); allowed: logits that are real"),
+        (torch.zeros(4, 5, dtype=torch.bool), r"output is bool \(4, 5\); allowed: logits that are real numbers"),
         (torch.tensor([[0.0] * 4 + [torch.nan]] * 4), "not finite on 4 of 4 images"),
         (torch.tensor([[0.0] * 5] * 3 + [[torch.inf] * 5]), "not finite on 1 of 4 images"),
     ],

@@ -134,7 +134,7 @@ def test_an_interrupted_attack_goes_on_where_it_was(
     assert torch.equal(stand.examples, whole.examples)
     assert sum(told) == 3 * 70
     complete = Bright()
-    withstand(Target(complete, "main"), grey, STAGES, THREAT, context, key="k")
+    withstand(Target(complete, "main"), grey, STAGES, THREAT, context, key="k", keep=40)
     if survive >= 1:
         assert len(again.batches) < len(complete.batches)
     another = withstand(Target(Bright(), "main"), grey, STAGES[:1], THREAT, rest, key="other")

@@ -82,6 +82,10 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             rivals.wrong_network,
             "The attack followed another network than the one that is judged, so that it is no white-box attack.",
         ),
+        "white-box": Check(
+            rivals.white_box,
+            "An attack without gradients says little of a network whose gradients lead to adversarial examples.",
+        ),
         "single-step": Check(
             rivals.single_step,
             "Many small steps can do all that one large step does, unless their gradients mislead.",

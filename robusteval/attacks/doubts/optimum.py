@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robusteval.attacks.doubts.subject import Subject, exceeds, logits_of
+from robusteval.attacks.fab import FabSearch
 from robusteval.attacks.geometry import distance
 from robusteval.attacks.search import Query, Search, State, Threat, run
 from robusteval.losses import margin
@@ -42,7 +43,9 @@ def no_progress(subject: Subject) -> str | None:
     raise several wrong classes at once and widen the gap to the next one.
     """
     rows = subject.survivors()
-    if not subject.losses or not subject.white_box or not len(rows):
+    if isinstance(subject.search, FabSearch):  # it hands back the image itself where it found nothing in the ball
+        rows = rows[(subject.examples[rows] != subject.x[rows]).flatten(1).any(dim=1)]
+    if not subject.losses or not subject.white_box or not len(rows) or subject.threat.epsilon == 0:
         return None
     y = subject.y[rows]
     start, end = (logits_of(subject.model, points[rows]) for points in (subject.x, subject.examples))

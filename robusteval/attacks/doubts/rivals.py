@@ -107,6 +107,15 @@ def other_loss(subject: Subject) -> str | None:
     return _surplus(subject, count, STRONGER, f"PGD-{_STEPS} on the margin breaks")
 
 
+def white_box(subject: Subject) -> str | None:
+    """Twenty steps that drive up the margin, where the attack saw no gradient."""
+    if subject.losses:
+        return None
+    threat, rng = subject.threat, subject.rng.at("margin")
+    search = PgdSearch(threat, threat.epsilon / 4, _STEPS, rng=rng, loss=negative_margin)
+    return _surplus(subject, subject.broken_by(search), WEAKER, f"PGD-{_STEPS} on the margin breaks")
+
+
 def wrong_network(subject: Subject) -> str | None:
     """The attack followed another network's gradients, and those of the judged one break more."""
     if subject.white_box:
