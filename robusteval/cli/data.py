@@ -143,7 +143,7 @@ def show(
     name: str = "cifar10-sample",
     /,
     *,
-    out: Path,
+    out: Path = Path("corruptions.png"),
     corruption: Names = (),
     image: Annotated[int, Parameter(converter=whole)] = 0,
     seed: Seed = 0,

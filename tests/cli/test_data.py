@@ -151,3 +151,11 @@ def test_show_draws_all_unless_told_otherwise(cli, tmp_path):
 def test_out_may_be_in_a_folder_that_is_not_there_yet(cli, tmp_path):
     assert cli("data", "show", "--corruption", "fog", "--out", Path("new") / "a.svg").code == 0
     assert (tmp_path / "new" / "a.svg").exists()
+
+
+def test_a_contact_sheet_needs_no_name(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("data", "show", "--corruption", "contrast")
+    assert (code, err) == (0, "")
+    assert out == "corruptions.png\n"
+    assert (tmp_path / "corruptions.png").read_bytes().startswith(b"\x89PNG")
