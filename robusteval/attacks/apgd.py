@@ -22,8 +22,12 @@ _RISES = 0.75
 """rho: fewer ascents than this share of a span's steps, and the step size is too large."""
 
 
+TARGETS = 9
+"""Targeted attacks of the standard ensemble try so many of the likeliest wrong classes, or all if there are fewer."""
+
+
 class Target(NamedTuple):
-    """The targeted DLR loss towards one class: the rank-th likeliest (from 1) of the wrong ones at the clean image."""
+    """A loss towards one class: the rank-th likeliest (from 1) of the wrong ones at the clean image."""
 
     rank: int
 
@@ -40,7 +44,8 @@ class ApgdSearch:
         threat: the ball.
         iterations: gradient steps from the start; all points are looked at, so that an image takes one pass more.
         rng: of the start.
-        loss: per-sample objective of (logits, y), to be driven up. APGD-T is one search for each `Target`.
+        loss: per-sample objective of (logits, y), to be driven up. APGD-T is one search for each `Target`,
+            of which the loss is the targeted DLR.
     """
 
     threat: Threat
@@ -59,7 +64,9 @@ class ApgdSearch:
         point = self.threat.ball(x).point(_start(x, self.threat, self.rng, index))
         zero = torch.zeros_like(index, dtype=torch.float32)
         first = torch.full_like(index, self._part(0.22))
-        target = {"target": _target(query.exact(x), state["y"], self.loss)} if isinstance(self.loss, Target) else {}
+        target = (
+            {"target": target_class(query.exact(x), state["y"], self.loss)} if isinstance(self.loss, Target) else {}
+        )
         return {
             **state,
             **target,
@@ -146,7 +153,7 @@ def _start(x: Tensor, threat: Threat, rng: Stream, index: Tensor) -> Tensor:
     return torch.empty_like(x).copy_(delta * _wide(threat.epsilon / length, x))
 
 
-def _target(logits: Tensor, y: Tensor, target: Target) -> Tensor:
+def target_class(logits: Tensor, y: Tensor, target: Target) -> Tensor:
     """The class (B,) to reach. The published code ranks all classes, which is the same where the image is right."""
     assert 1 <= target.rank < logits.shape[1], f"no wrong class is the {target.rank}-th of {logits.shape[1] - 1}"
     wrong = logits.scatter(1, y.unsqueeze(1), -torch.inf)

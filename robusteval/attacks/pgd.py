@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robusteval.attacks.apgd import Target, target_class
 from robusteval.attacks.geometry import BALLS, random_start
 from robusteval.attacks.objectives import Objective
 from robusteval.attacks.search import Query, State, Threat
@@ -83,18 +84,21 @@ class PgdSearch:
         size: length of a step in the ball's norm.
         steps: number of steps.
         rng: of the start, which is uniform in the ball; None begins at the image.
-        loss: per-sample objective of (logits, y), to be driven up.
+        loss: per-sample objective of (logits, y), to be driven up; for a `Target`, the gap by which the logit of that
+            class leads the label's (Gowal et al., 2019, arXiv:1910.09338: one search for each class).
     """
 
     threat: Threat
     size: float
     steps: int
     rng: Stream | None
-    loss: Objective = cross_entropy
+    loss: Objective | Target = cross_entropy
 
     def begin(self, query: Query, state: State) -> State:
         """See `Search`; the image's number draws its start."""
         x = state["x"]
+        if isinstance(self.loss, Target):
+            state = state | {"target": target_class(query.exact(x), state["y"], self.loss)}
         if self.rng is None:
             return state | {"point": x}
         start = random_start(x, epsilon=self.threat.epsilon, norm=self.threat.norm, rng=self.rng, index=state["index"])
@@ -103,8 +107,15 @@ class PgdSearch:
     def step(self, query: Query, state: State) -> State:
         """See `Search`; the iterate after the last step is handed back without having been looked at."""
         point, y = state["point"], state["y"]
-        logits, gradient = query.gradient(point, lambda logits: self.loss(logits, y))
+        logits, gradient = query.gradient(point, lambda logits: self.value(logits, state))
         hit = logits.argmax(dim=1) != y
         following = self.threat.ball(state["x"]).step(point, gradient, self.size)
         example = torch.where(hit.view(-1, *[1] * (point.ndim - 1)), point, following)
         return state | {"point": following, "example": example, "hit": hit}
+
+    def value(self, logits: Tensor, state: State) -> Tensor:
+        """What is driven up, of each image (B,)."""
+        if isinstance(self.loss, Target):
+            of_label, of_target = (logits.gather(1, state[c].unsqueeze(1)).squeeze(1) for c in ("y", "target"))
+            return of_target - of_label
+        return self.loss(logits, state["y"])

@@ -10,7 +10,8 @@ from pydantic import model_validator
 from torch import nn
 
 from robusteval.attacks import OBJECTIVES, PgdSearch
-from robusteval.attacks.objectives import objective
+from robusteval.attacks.apgd import TARGETS, Target
+from robusteval.attacks.objectives import Objective, negative_margin, objective
 from robusteval.attacks.search import Threat
 from robusteval.data.sets import ImageSet
 from robusteval.losses import cross_entropy
@@ -82,7 +83,8 @@ class Pgd:
         epsilon: its radius, in units of the pixel range; ``"8/255"`` is accepted.
         step: length of a step.
         steps, restarts: steps of an attack, attacks of an image.
-        loss: what the attack drives up: cross-entropy, the negative margin, or the difference of logits ratio.
+        loss: what the attack drives up: cross-entropy, the negative margin, or the difference of logits ratio;
+            ``targeted``: the lead of each of the nine likeliest wrong classes over the label, in turn.
         limit: only so many images, from the first; None for all.
         checked: images, from the first, on which `robusteval.attacks.doubts` examines the number; 0: it is unchecked.
     """
@@ -95,7 +97,7 @@ class Pgd:
     step: Step = 2 / 255
     steps: Count = 20
     restarts: Count = 1
-    loss: Literal["ce", "margin", "dlr"] = "ce"
+    loss: Literal["ce", "margin", "dlr", "targeted"] = "ce"
     limit: Count | None = None
     checked: Whole = 100
 
@@ -109,10 +111,19 @@ class Pgd:
 
     def stages(self, rng: Stream, *, classes: int, where: str) -> list[Stage]:
         """The restarts, each from a start of its own; ``where`` is the task, for errors."""
-        threat, loss = Threat(self.norm, self.epsilon), objective(self.loss, classes=classes, where=where)
+        threat = Threat(self.norm, self.epsilon)
+        losses: dict[str, Objective | Target]
+        if self.loss == "targeted":
+            losses = {f" towards {rank}": Target(rank) for rank in range(1, min(TARGETS, classes - 1) + 1)}
+        else:
+            losses = {"": objective(self.loss, classes=classes, where=where)}
         return [
-            Stage(f"restart {restart}", PgdSearch(threat, self.step, self.steps, rng.at(self.name, restart), loss))
+            Stage(
+                f"restart {restart}{towards}",
+                PgdSearch(threat, self.step, self.steps, rng.at(self.name, restart), loss),
+            )
             for restart in range(self.restarts)
+            for towards, loss in losses.items()
         ]
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
@@ -134,5 +145,5 @@ class Pgd:
             },
             limit=self.limit,
             checked=self.checked,
-            losses=(OBJECTIVES[self.loss],),
+            losses=(negative_margin if self.loss == "targeted" else OBJECTIVES[self.loss],),
         )

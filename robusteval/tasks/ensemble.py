@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from robusteval.attacks.apgd import ApgdSearch, Target
+from robusteval.attacks.apgd import TARGETS, ApgdSearch, Target
 from robusteval.attacks.fab import FabSearch
 from robusteval.attacks.objectives import OBJECTIVES, Objective, negative_margin
 from robusteval.attacks.search import Threat
@@ -22,9 +22,6 @@ from robusteval.randomness import Stream
 from robusteval.records import Scalar
 from robusteval.tasks.robust import Stage, robust_accuracy
 from robusteval.tasks.task import Context, Observation
-
-TARGETS = 9
-"""Targeted attacks of the standard ensemble try so many of the likeliest wrong classes, or all if there are fewer."""
 
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"]
 

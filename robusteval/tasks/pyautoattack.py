@@ -13,13 +13,13 @@ import torch
 from pydantic import model_validator
 from torch import nn
 
+from robusteval.attacks.apgd import TARGETS
 from robusteval.attacks.geometry import check_inside
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.modes import evaluating, true_float32
 from robusteval.options import Count, Norm, Radius, in_pixel_units, options, written
 from robusteval.records import Scalar
-from robusteval.tasks.ensemble import TARGETS
 from robusteval.tasks.predict import right, to_input
 from robusteval.tasks.task import Context, Observation, accuracy
 

@@ -47,7 +47,7 @@ class FurthestAstray:
     def step(self, query: Query, state: State) -> State:
         """See `Search`; no image is ever done before its time."""
         point, y = state["point"], state["y"]
-        logits, gradient = query.gradient(point, lambda logits: self.pgd.loss(logits, y))
+        logits, gradient = query.gradient(point, lambda logits: self.pgd.value(logits, state))
         # What is no number counts as furthest astray: whoever judges the example refuses it.
         lead = negative_margin(logits, y).nan_to_num(nan=torch.inf)
         further = lead > state["lead"]

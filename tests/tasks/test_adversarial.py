@@ -206,7 +206,7 @@ def test_gradients_are_half_precision_and_outcomes_are_not(
         ({"epsilon": -0.1}, "epsilon: .*greater than or equal to 0"),
         ({"epsilon": float("nan")}, "epsilon: .*given: nan"),
         ({"norm": "linf"}, "norm: .*'Linf'"),
-        ({"loss": "cw"}, "loss: .*'ce', 'margin' or 'dlr'"),
+        ({"loss": "cw"}, "loss: .*'ce', 'margin', 'dlr' or 'targeted'"),
         ({"steps": 0}, "steps: .*greater than or equal to 1"),
         ({"steps": "20"}, "steps: .*integer"),
         ({"restart": 2}, "unknown key 'restart'; did you mean 'restarts'?"),
@@ -221,3 +221,22 @@ def test_fractions_are_accepted() -> None:
     task = build(Pgd, {"epsilon": "8/255", "step": "0.5/255", "norm": "L2"}, "quick.toml")
     assert (task.epsilon, task.step) == (8 / 255, 0.5 / 255)
     assert build(Pgd, {"epsilon": 3.0, "norm": "L2"}, "quick.toml").epsilon == 3.0
+
+
+def test_targeted_attacks_reach_the_nearest_class_wherever_it_is(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    """Towards each wrong class of a linear network: broken iff epsilon exceeds the distance to one of the borders."""
+    model = known["linear"]
+    model.patterns.data[:, 0] = 0  # the pixel that is near the end of its range
+    weight = model.patterns.data.double()
+    x = to_input(data.images, context.device).flatten(1).double() - 0.5
+    apart = weight[data.labels].unsqueeze(1) - weight
+    radii = torch.einsum("np,ncp->nc", x, apart) / apart.abs().sum(2).clamp(min=1e-9)
+    radius = radii.scatter(1, data.labels.unsqueeze(1), torch.inf).amin(1)
+    epsilon = float(radius.sort().values[25:27].mean())
+    task = Pgd(epsilon=epsilon, step=epsilon / 4, steps=12, loss="targeted")
+    np.testing.assert_array_equal(outcomes(task, model, data, context), (radius > epsilon).numpy())
+    stages = task.stages(Stream.of(3), classes=5, where="pgd")
+    assert [stage.name for stage in stages] == [f"restart 0 towards {rank}" for rank in (1, 2, 3, 4)]
+    assert len(Pgd(loss="targeted", restarts=2).stages(Stream.of(3), classes=100, where="pgd")) == 18
