@@ -136,7 +136,7 @@ def test_places(data: ImageSet, context: Context) -> None:
     assert noise == {"images": "gaussian_noise", "severity": 1, **made}
     assert mean == {
         "corruptions": 2,
-        "severities": 2,
+        "severities": "1+3",
         "names": "gaussian_noise brightness",
         **made,
     }
