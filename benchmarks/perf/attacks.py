@@ -8,10 +8,10 @@ out the others. Every side judges the same images with the same network, steps a
 (memory allocator settings hold for a whole process), in turn within every round; medians over the rounds are printed,
 with the images that each side leaves standing, judged in float32 by one and the same loop.
 Ours runs as `robusteval run` would: half precision where the processor has it, every claimed example confirmed in
-float32. The packages torchattacks, foolbox and pyautoattack are to be installed apart from the project (their
-requirements conflict with one another's); name the folder in ``PYTHONPATH``. What is missing is left out. AutoAttack
-of torchattacks runs 10 iterations where the standard has 100 and is no comparison. ``--autoattack 0`` leaves
-AutoAttack out.
+float32; the checks of the number are left out, which no other side makes. The packages torchattacks, foolbox and
+pyautoattack are to be installed apart from the project (their requirements conflict with one another's); name the
+folder in ``PYTHONPATH``. What is missing is left out. AutoAttack of torchattacks runs 10 iterations where the standard
+has 100 and is no comparison. ``--autoattack 0`` leaves AutoAttack out.
 """
 
 from __future__ import annotations
@@ -82,9 +82,11 @@ def measure(side: str, attack: str, network: str, weights: Path, images: int, ep
         device = prepare("cpu", threads).device
         precision = "float32" if side.endswith("float32") else choose_precision("auto", device)
         context = Context(device, seed=0, deployed="main", batch_size=100, precision=precision)
-        pgd = Pgd(epsilon=epsilon, step=epsilon / 4, steps=STEPS)
-        task = pgd if attack == "pgd" else AutoAttack(epsilon=epsilon)
-        list(Pgd(epsilon=epsilon, step=epsilon / 4, steps=1, limit=64).measure({"main": model}, data, context))
+        pgd = Pgd(epsilon=epsilon, step=epsilon / 4, steps=STEPS, checked=0)
+        task = pgd if attack == "pgd" else AutoAttack(epsilon=epsilon, checked=0)
+        list(
+            Pgd(epsilon=epsilon, step=epsilon / 4, steps=1, limit=64, checked=0).measure({"main": model}, data, context)
+        )
         began = time.perf_counter()
         (found,) = task.measure({"main": model}, data, context)
         return {"seconds": time.perf_counter() - began, "robust": int(found.outcomes.sum())}
