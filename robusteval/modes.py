@@ -66,8 +66,7 @@ def attack_mode(model: nn.Module, mode: AttackMode) -> AbstractContextManager[No
 def true_float32() -> Iterator[None]:
     """A context without TensorFloat-32 and its like: torch uses it in GPU convolutions unless told otherwise."""
     backends = torch.backends
-    # torch's stubs do not know these submodules.
-    units = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    units = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)  # type: ignore[attr-defined]  # submodules that torch's stub lacks
     before = [unit.fp32_precision for unit in units]
     try:
         for unit in units:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
-from robusteval.attacks import PgdSearch
-from robusteval.attacks.search import Threat
 from robusteval.data.sets import ImageSet
-from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options, written
+from robusteval.options import Count, options
 from robusteval.progress import Silent
-from robusteval.randomness import Stream
-from robusteval.records import Scalar
-from robusteval.tasks.adversarial import Pgd
+from robusteval.tasks.ball import Stepping
 from robusteval.tasks.predict import judge
 from robusteval.tasks.surrogate import FurthestAstray, judged
 from robusteval.tasks.task import Context, Observation, Outcomes, accuracy
@@ -40,7 +34,7 @@ class MeanLogits(nn.Module):
 
 
 @options
-class AttackMatrix:
+class AttackMatrix(Stepping):
     """Share of images that a branch gets right clean and under PGD through each branch, and through several at once.
 
     Each branch, and the mean of all branches' logits, is attacked once: of every image, wrong or not, all steps are
@@ -53,26 +47,13 @@ class AttackMatrix:
     the iterate that is looked at is misclassified iff one of them is. Methods with one branch are not measured.
 
     Attributes:
-        norm, epsilon, step, steps: the attack, as in the task ``pgd``.
         limit: only so many images, from the first; None for all.
     """
 
     name: ClassVar[str] = "attack_matrix"
     version: ClassVar[int] = 1
 
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
-    step: Step = 2 / 255
-    steps: Count = 20
     limit: Count | None = None
-
-    @model_validator(mode="after")
-    def _in_pixel_units(self) -> AttackMatrix:
-        in_pixel_units(self.norm, epsilon=self.epsilon, step=self.step)
-        return self
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> AttackMatrix:
-        return self
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Robust accuracy for each attack and branch; see `Task`."""
@@ -81,8 +62,7 @@ class AttackMatrix:
         assert not {MEAN, WORST} & models.keys()
         data = data.first(self.limit)
         n = len(data.labels)
-        rng = Stream.of(context.seed).at(Pgd.name, 0)  # of that task's first restart
-        pgd = PgdSearch(Threat(self.norm, self.epsilon), self.step, self.steps, rng)
+        pgd = self.search(context.seed)
         context.progress.begin(self.name, (len(models) + 1) * n * FurthestAstray(pgd).steps)
         clean = judge(models, data, replace(context, progress=Silent()))
         standing, all_passes = dict(clean), 0.0
@@ -100,8 +80,7 @@ class AttackMatrix:
 
     def _row(self, made_on: str, robust: Mapping[str, Outcomes], passes: float) -> Iterator[Observation]:
         """What each branch makes of one attack."""
-        attack: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon), "step": written(self.step)}
         for branch, right in robust.items():
-            where = {"branch": branch, "attack_branch": made_on, **attack, "steps": self.steps}
+            where = {"branch": branch, "attack_branch": made_on, **self.place}
             measurement, outcomes = accuracy(self.name, "robust_accuracy", right, where)
             yield Observation(measurement.model_copy(update={"passes": passes}), outcomes)

@@ -6,8 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +21,18 @@ from robusteval.data.sets import ImageSet
 from robusteval.modes import true_float32
 from robusteval.normfree import normalizes
 from robusteval.optimization import reestimate
-from robusteval.options import Count, Norm, Radius, Step, build, options
+from robusteval.options import Count, options
 from robusteval.progress import Within
 from robusteval.randomness import Stream
 from robusteval.records import Measurement, Scalar
 from robusteval.shadow import bank_of
 from robusteval.stats import mean_interval
 from robusteval.tasks.adversarial import Pgd
-from robusteval.tasks.corruption import Corruption, Severity
+from robusteval.tasks.ball import Stepping
+from robusteval.tasks.portions import steps_of_a_batch
 from robusteval.tasks.predict import batches, judge, to_input
-from robusteval.tasks.robust import steps_of_a_batch
 from robusteval.tasks.task import Context, Observation, Origin, accuracy
-from robusteval.tasks.views import CLEAN, views
+from robusteval.tasks.views import CLEAN, Corrupted, views
 
 
 class Variant(NamedTuple):
@@ -50,7 +49,7 @@ class Variant(NamedTuple):
 
 
 @options
-class BnBank:
+class BnBank(Corrupted, Stepping):
     """Accuracy of the deployed weights with different BatchNorm statistics: clean, corrupted, and under PGD.
 
     The ``statistics`` are the network's ``own``; ``moving`` averages of each momentum of the shadow bank, where
@@ -62,64 +61,46 @@ class BnBank:
     have no moving statistics, so nothing is said of them; networks that do not normalise are not measured.
 
     Attributes:
-        names, severities, source: the corrupted images, as in the task ``corruption``.
         precise_batches: training batches that ``precise`` is the mean of, of the batch size of training and within
             one epoch.
         adapt: the numbers n of images that ``adapted`` takes; those above the size of the set are left out.
         limit: images that are judged clean and corrupted, from the first; None for all.
-        norm, epsilon, step, steps: the attack, as in the task ``pgd``.
         attack_limit: images that are attacked, from the first; None for all.
     """
 
     name: ClassVar[str] = "bn_bank"
     version: ClassVar[int] = int(GENERATOR_VERSION) + Pgd.version
 
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = ("gaussian_noise", "defocus_blur", "fog", "contrast")
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
-    source: Literal["auto", "official", "generated"] = "auto"
     precise_batches: Count = 20
     adapt: tuple[Annotated[int, Field(ge=2)], ...] = (16, 128)
     limit: Count | None = 500
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
-    step: Step = 2 / 255
     steps: Count = 10
     attack_limit: Count | None = 200
 
     @model_validator(mode="after")
-    def _known_and_distinct(self) -> BnBank:
-        self._corruption()
-        self._pgd()
+    def _distinct(self) -> BnBank:
         if len(set(self.adapt)) < len(self.adapt):
             raise ValueError("adapt: one is listed twice; allowed: each once")
         return self
 
-    def _corruption(self) -> Corruption:
-        values = {"names": self.names, "severities": self.severities, "source": self.source}
-        return build(Corruption, values, self.name)
-
     def _pgd(self) -> Pgd:
         values = {field: getattr(self, field) for field in ("norm", "epsilon", "step", "steps")}
-        return build(Pgd, values | {"limit": self.attack_limit, "checked": 0}, self.name)
+        return Pgd(**values, limit=self.attack_limit, checked=0)
 
     @property
     def _seen(self) -> int | None:
         """How many images are judged or adapted to; None for all."""
         return None if self.limit is None else max((self.limit, *self.adapt))
 
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> BnBank:
-        return replace(self, source=self._corruption().resolved(data, data_dir).source)
-
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Accuracy with each statistics in each condition, then each one's mean over the corruptions; see `Task`."""
         network = models[context.deployed]
         if not normalizes(network):
             return
-        corruption = self._corruption().resolved(data, context.data_dir)
-        cells = len(self.names) * len(self.severities)
+        corruption = self.corruption().resolved(data, context.data_dir)
         training = [] if context.origin is None else self._training_batches(context.origin, context.seed)
         each = steps_of_a_batch(context)
-        total = each * (len(training) + (1 + cells) * batches(data.first(self.limit), context))
+        total = each * (len(training) + (1 + self.cells) * batches(data.first(self.limit), context))
         adapted = sum(n <= len(data.first(self._seen).labels) for n in self.adapt)
         fixed = [Variant({"branch": context.deployed, "statistics": "own"}, network)]
         fixed += self._moving(network, context)
@@ -141,9 +122,8 @@ class BnBank:
             if view.where["images"] == CLEAN:
                 yield from self._attacked(variants, data, context)
         for variant in variants:
-            where = variant.where | {"corruptions": len(self.names), "severities": len(self.severities)}
-            where |= {"names": " ".join(self.names), "source": corruption.source}
-            yield Observation(_mean(hits[variant.label] / cells, where), None)
+            where = variant.where | self.over(corruption.source)
+            yield Observation(_mean(hits[variant.label] / self.cells, where), None)
 
     def _attacked(self, variants: list[Variant], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Robust accuracy of each variant."""

@@ -6,26 +6,24 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations, product
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.sets import ImageSet
-from robusteval.options import Count, Norm, Radius, Step, build, options
+from robusteval.options import Count, options
 from robusteval.progress import Within
 from robusteval.records import Measurement, Scalar
 from robusteval.tasks.adversarial import Pgd
+from robusteval.tasks.ball import Stepping
 from robusteval.tasks.clean import Clean
-from robusteval.tasks.corruption import Corruption, Severity
+from robusteval.tasks.portions import steps_of_a_batch
 from robusteval.tasks.predict import batches
-from robusteval.tasks.robust import steps_of_a_batch
 from robusteval.tasks.task import Context, Observation, Task
-from robusteval.tasks.views import CLEAN
+from robusteval.tasks.views import CLEAN, Corrupted
 
 
 class Normal(NamedTuple):
@@ -67,7 +65,7 @@ def distances(first: Normal, second: Normal) -> dict[str, float | None]:
 
 
 @options
-class Branches:
+class Branches(Corrupted, Stepping):
     """Distances between the BatchNorm branches of a network, and accuracy with one's statistics and another's affine.
 
     Distances (`distances`) are measured for each pair of branches and each layer, and as their mean over layers.
@@ -76,41 +74,20 @@ class Branches:
     network; a branch paired with itself is that branch. Methods with one branch are not measured.
 
     Attributes:
-        names, severities, source: the corrupted images, as in the task ``corruption``.
         limit: images for clean and corrupted accuracy, from the first; None for all.
-        norm, epsilon, step, steps: the attack, as in the task ``pgd``.
         attack_limit: images that are attacked, from the first; None for all.
     """
 
     name: ClassVar[str] = "branches"
     version: ClassVar[int] = int(GENERATOR_VERSION) + Pgd.version
 
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = ("gaussian_noise", "defocus_blur", "fog", "contrast")
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
-    source: Literal["auto", "official", "generated"] = "auto"
     limit: Count | None = 500
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
-    step: Step = 2 / 255
     steps: Count = 10
     attack_limit: Count | None = 200
 
-    @model_validator(mode="after")
-    def _can_be_measured(self) -> Branches:
-        self._corruption()
-        self._pgd()
-        return self
-
-    def _corruption(self) -> Corruption:
-        fields = ("names", "severities", "source", "limit")
-        return build(Corruption, {field: getattr(self, field) for field in fields}, self.name)
-
     def _pgd(self) -> Pgd:
         values = {field: getattr(self, field) for field in ("norm", "epsilon", "step", "steps")}
-        return build(Pgd, values | {"limit": self.attack_limit, "checked": 0}, self.name)
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> Branches:
-        return replace(self, source=self._corruption().resolved(data, data_dir).source)
+        return Pgd(**values, limit=self.attack_limit, checked=0)
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Distances of each pair of branches, then the accuracies of each swapped network; see `Task`."""
@@ -119,14 +96,13 @@ class Branches:
         each = steps_of_a_batch(context)
         judged = batches(data.first(self.limit), context) * each
         attacked = len(data.first(self.attack_limit).labels) * self.steps
-        cells = len(self.names) * len(self.severities)
-        context.progress.begin(self.name, (1 + cells) * judged + len(models) ** 2 * attacked)
+        context.progress.begin(self.name, (1 + self.cells) * judged + len(models) ** 2 * attacked)
         for pair in combinations(models, 2):
             yield from self._distances(models, pair)
 
         pairs = {f"statistics of {s}, affine of {a}": (s, a) for s, a in product(models, repeat=2)}
         swapped = {label: _swapped(models[s], models[a]) for label, (s, a) in pairs.items()}
-        tasks: tuple[Task, ...] = (Clean(limit=self.limit), self._corruption(), self._pgd())
+        tasks: tuple[Task, ...] = (Clean(limit=self.limit), replace(self.corruption(), limit=self.limit), self._pgd())
         for task in tasks:
             inner = replace(context, progress=Within(context.progress, 1 if isinstance(task, Pgd) else each))
             for measurement, outcomes in task.measure(swapped, data, inner):

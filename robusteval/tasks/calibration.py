@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.sets import ImageSet
-from robusteval.options import Count, build, options
+from robusteval.options import Count, options
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import Interval, resampled_means
 from robusteval.stats.calibration import (
@@ -26,10 +23,9 @@ from robusteval.stats.calibration import (
     error_if_calibrated,
     error_interval,
 )
-from robusteval.tasks.corruption import Corruption, Severity
 from robusteval.tasks.predict import batches, logits, parts, to_input
 from robusteval.tasks.task import Context, Observation, image_mean
-from robusteval.tasks.views import View, views
+from robusteval.tasks.views import Corrupted, View, views
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,7 +50,7 @@ class Forecast(NamedTuple):
 
 
 @options
-class Calibration:
+class Calibration(Corrupted):
     """Calibration error, Brier score and negative log-likelihood of each branch, on clean and corrupted images.
 
     - ``ece``: the expected calibration error (Guo et al., 2017, arXiv:1706.04599): images are put into bins of equal
@@ -71,7 +67,6 @@ class Calibration:
     it (`error_interval`); those of the proper scores are t intervals over images.
 
     Attributes:
-        names, severities, source: the corrupted images, as in the task ``corruption``.
         bins: M.
         limit: only so many images, from the first; None for all.
     """
@@ -79,30 +74,14 @@ class Calibration:
     name: ClassVar[str] = "calibration"
     version: ClassVar[int] = int(GENERATOR_VERSION)
 
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = ("gaussian_noise", "defocus_blur", "fog", "contrast")
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
-    source: Literal["auto", "official", "generated"] = "auto"
     bins: Count = 15
     limit: Count | None = None
-
-    @model_validator(mode="after")
-    def _known_and_distinct(self) -> Calibration:
-        self._corruption()
-        return self
-
-    def _corruption(self) -> Corruption:
-        values = {"names": self.names, "severities": self.severities, "source": self.source}
-        return build(Corruption, values, self.name)
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> Calibration:
-        return replace(self, source=self._corruption().resolved(data, data_dir).source)
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """The scores of each network on clean images, then on each corruption; see `Task`."""
         data = data.first(self.limit)
-        corruption = self._corruption().resolved(data, context.data_dir)
-        cells = len(self.names) * len(self.severities)
-        context.progress.begin(self.name, (1 + cells) * batches(data, context))
+        corruption = self.corruption().resolved(data, context.data_dir)
+        context.progress.begin(self.name, (1 + self.cells) * batches(data, context))
         for view in views(data, corruption, context):
             for branch, forecast in _forecasts(models, view, context).items():
                 yield from self._observations(forecast, {"branch": branch, **view.where}, context.seed)

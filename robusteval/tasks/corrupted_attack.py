@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 from torch import nn
 
-from robusteval.attacks.search import Threat
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.sets import ImageSet
-from robusteval.options import Count, Norm, Radius, Step, build, options, written
+from robusteval.options import Count, options
 from robusteval.randomness import Stream
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import mean_interval
 from robusteval.tasks.adversarial import Pgd
-from robusteval.tasks.corruption import Corruption, Severity
-from robusteval.tasks.robust import Target, withstand, work
+from robusteval.tasks.ball import Stepping
 from robusteval.tasks.task import Context, Observation, Outcomes, accuracy
-from robusteval.tasks.views import CLEAN, views
+from robusteval.tasks.views import CLEAN, Corrupted, views
+from robusteval.tasks.withstand import withstand, work
 
 
 @options
-class CorruptedAttack:
+class CorruptedAttack(Corrupted, Stepping):
     """Accuracy on corrupted images, and what is left of it when each is attacked within the ball around it.
 
     First the image is corrupted, then PGD starts from the corrupted image, as if a camera had seen it so: the ball is
@@ -36,51 +32,28 @@ class CorruptedAttack:
     are, and the means over all corruptions and severities. White-box, as in the task ``pgd``.
 
     Attributes:
-        names, severities, source: the corrupted images, as in the task ``corruption``.
-        norm, epsilon, step, steps, restarts, loss: the attack, as in the task ``pgd``.
+        restarts, loss: the attack, as in the task ``pgd``.
         limit: only so many images, from the first; None for all.
     """
 
     name: ClassVar[str] = "corrupted_attack"
     version: ClassVar[int] = int(GENERATOR_VERSION)  # other images, other numbers
 
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = ("gaussian_noise", "defocus_blur", "fog", "contrast")
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
-    source: Literal["auto", "official", "generated"] = "auto"
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
-    step: Step = 2 / 255
-    steps: Count = 20
     restarts: Count = 1
     loss: Literal["ce", "margin", "dlr"] = "ce"
     limit: Count | None = 500
 
-    @model_validator(mode="after")
-    def _can_be_measured(self) -> CorruptedAttack:
-        self._corruption()
-        self._pgd()
-        return self
-
-    def _corruption(self) -> Corruption:
-        return build(Corruption, {f: getattr(self, f) for f in ("names", "severities", "source")}, self.name)
-
     def _pgd(self) -> Pgd:
         fields = ("norm", "epsilon", "step", "steps", "restarts", "loss")
-        return build(Pgd, {field: getattr(self, field) for field in fields}, self.name)
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> CorruptedAttack:
-        return replace(self, source=self._corruption().resolved(data, data_dir).source)
+        return Pgd(**{field: getattr(self, field) for field in fields})
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Both accuracies of each network on each kind of images, then their means; see `Task`."""
         data = data.first(self.limit)
-        n, cells = len(data.labels), len(self.names) * len(self.severities)
-        stages = self._pgd().stages(Stream.of(context.seed), classes=len(data.classes), where=self.name)
-        threat = Threat(self.norm, self.epsilon)
-        context.progress.begin(self.name, len(models) * (1 + cells) * n * work(stages))
-        corruption = self._corruption().resolved(data, context.data_dir)
-        attack: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon), "step": written(self.step)}
-        attack |= {"steps": self.steps, "restarts": self.restarts, "loss": self.loss}
+        n, pgd = len(data.labels), self._pgd()
+        stages = pgd.stages(Stream.of(context.seed), len(data.classes), where=self.name)
+        context.progress.begin(self.name, len(models) * (1 + self.cells) * n * work(stages))
+        corruption = self.corruption().resolved(data, context.data_dir)
         unharmed: dict[str, list[Outcomes]] = {branch: [] for branch in models}
         robust: dict[str, list[Outcomes]] = {branch: [] for branch in models}
         sources = []
@@ -88,9 +61,9 @@ class CorruptedAttack:
             images = view.where["images"]
             for branch, model in models.items():
                 key = f"{self.name} {branch} {images} {view.where.get('severity', 0)}"
-                stand = withstand(Target(model, branch), view.data, stages, threat, context, key=key)
+                stand = withstand(model, view.data, stages, self.threat, context, where=branch, key=key)
                 yield accuracy(self.name, "accuracy", stand.clean, {"branch": branch, **view.where})
-                where = {"branch": branch, "attack_branch": branch, **view.where, **attack}
+                where = {"branch": branch, "attack_branch": branch, **view.where, **pgd.place}
                 measurement, outcomes = accuracy(self.name, "robust_accuracy", stand.robust, where)
                 passes = sum(stand.passes.values()) / n
                 yield Observation(measurement.model_copy(update={"passes": passes}), outcomes)
@@ -98,11 +71,10 @@ class CorruptedAttack:
                     unharmed[branch].append(stand.clean)
                     robust[branch].append(stand.robust)
                     sources.append(view.where["source"])
-        over: dict[str, Scalar] = {"corruptions": len(self.names), "severities": len(self.severities)}
-        over |= {"names": " ".join(self.names), "source": sources[0] if len(set(sources)) == 1 else "mixed"}
+        over = self.over(sources[0] if len(set(sources)) == 1 else "mixed")
         for branch in models:
             yield self._mean("mean_accuracy", unharmed[branch], {"branch": branch, **over})
-            where = {"branch": branch, "attack_branch": branch, **over, **attack}
+            where = {"branch": branch, "attack_branch": branch, **over, **pgd.place}
             yield self._mean("mean_robust_accuracy", robust[branch], where)
 
     def _mean(self, metric: str, cells: list[Outcomes], where: dict[str, Scalar]) -> Observation:

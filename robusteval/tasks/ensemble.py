@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from robusteval.attacks.apgd import TARGETS, ApgdSearch, Target
 from robusteval.attacks.fab import FabSearch
 from robusteval.attacks.objectives import OBJECTIVES, Objective, negative_margin
 from robusteval.attacks.search import Threat
 from robusteval.attacks.square import SquareSearch
-from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.losses import cross_entropy, logit_ratio
-from robusteval.options import Count, Norm, Radius, Whole, in_pixel_units, options, written
+from robusteval.options import Count, options
 from robusteval.randomness import Stream
 from robusteval.records import Scalar
-from robusteval.tasks.robust import Stage, robust_accuracy
-from robusteval.tasks.task import Context, Observation
+from robusteval.tasks.robust import RobustAccuracy
+from robusteval.tasks.withstand import Stage
 
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"]
 
@@ -39,68 +36,47 @@ _LOSSES: Mapping[Part, Objective] = {
 
 
 @options
-class Apgd:
+class Apgd(RobustAccuracy):
     """Share of images that a network gets right clean and at every iterate of Auto-PGD through itself.
 
     See `robusteval.attacks.apgd.ApgdSearch`.
 
     Attributes:
-        norm, epsilon: the ball, as in the task ``pgd``.
         steps: iterations.
         restarts: attacks of an image; for ``targeted``, of an image towards each class.
         loss: ``ce``: cross-entropy; ``dlr``: the difference of logits ratio; ``targeted``: the targeted one, towards
             each of the nine likeliest wrong classes in turn.
-        limit: only so many images, from the first; None for all.
-        checked: images, from the first, on which `robusteval.attacks.doubts` examines the number; 0: it is unchecked.
     """
 
     name: ClassVar[str] = "apgd"
     version: ClassVar[int] = 1
 
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
     steps: Count = 100
     restarts: Count = 1
     loss: Literal["ce", "dlr", "targeted"] = "ce"
-    limit: Count | None = None
-    checked: Whole = 100
 
-    @model_validator(mode="after")
-    def _in_pixel_units(self) -> Apgd:
-        in_pixel_units(self.norm, epsilon=self.epsilon)
-        return self
+    @property
+    def place(self) -> dict[str, Scalar]:
+        """The attack as measurements name it."""
+        return super().place | {"steps": self.steps, "restarts": self.restarts, "loss": self.loss}
 
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> Apgd:
-        return self
-
-    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
-        """Robust accuracy of each network; see `Task`."""
+    def stages(self, rng: Stream, classes: int) -> list[Stage]:
+        """The restarts."""
         part: Part = "apgd-t" if self.loss == "targeted" else "apgd-ce" if self.loss == "ce" else "apgd-dlr"
-        threat = Threat(self.norm, self.epsilon)
-        rng, classes = Stream.of(context.seed).at(self.name), len(data.classes)
-        where: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon)}
-        where |= {"steps": self.steps, "restarts": self.restarts, "loss": self.loss}
-        stages = [
+        return [
             stage._replace(name=f"{stage.name} {restart}")
             for restart in range(self.restarts)
-            for stage in _stages(part, threat, rng.at(restart), classes, steps=self.steps, queries=1)
+            for stage in _stages(part, self.threat, rng.at(self.name).at(restart), classes, steps=self.steps, queries=1)
         ]
-        yield from robust_accuracy(
-            self.name,
-            models,
-            data,
-            context,
-            stages=stages,
-            threat=threat,
-            where=where,
-            limit=self.limit,
-            checked=self.checked,
-            losses=(cross_entropy if self.loss == "ce" else logit_ratio,),
-        )
+
+    @property
+    def losses(self) -> tuple[Objective, ...]:
+        """See `RobustAccuracy`."""
+        return (cross_entropy if self.loss == "ce" else logit_ratio,)
 
 
 @options
-class AutoAttack:
+class AutoAttack(RobustAccuracy):
     """Share of images that a network gets right clean and after every attack of an ensemble.
 
     The default is AutoAttack's standard version with its settings: APGD on the cross-entropy, targeted APGD, targeted
@@ -108,60 +84,44 @@ class AutoAttack:
     Targeted attacks take turns over classes, the likeliest wrong class first.
 
     Attributes:
-        norm, epsilon: the ball, as in the task ``pgd``.
         attacks: parts of the ensemble, in order.
         steps: iterations of APGD and FAB.
         queries: of Square.
-        limit: only so many images, from the first; None for all.
-        checked: images, from the first, on which `robusteval.attacks.doubts` examines the number; 0: it is unchecked.
     """
 
     name: ClassVar[str] = "autoattack"
     version: ClassVar[int] = 1
 
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
     attacks: Annotated[tuple[Part, ...], Field(min_length=1)] = STANDARD
     steps: Count = 100
     queries: Count = 5000
-    limit: Count | None = None
-    checked: Whole = 100
 
     @model_validator(mode="after")
-    def _can_be_meant(self) -> AutoAttack:
-        in_pixel_units(self.norm, epsilon=self.epsilon)
+    def _distinct(self) -> AutoAttack:
         if len(set(self.attacks)) < len(self.attacks):
             raise ValueError("attacks: one is listed twice; allowed: each once")
         return self
 
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> AutoAttack:
-        return self
+    @property
+    def place(self) -> dict[str, Scalar]:
+        """The attack as measurements name it."""
+        if (self.attacks, self.steps, self.queries) == (STANDARD, 100, 5000):
+            return super().place | {"attack": "standard"}
+        return super().place | {"attack": " ".join(self.attacks), "steps": self.steps, "queries": self.queries}
 
-    def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
-        """Robust accuracy of each network; see `Task`."""
-        rng, threat = Stream.of(context.seed).at(self.name), Threat(self.norm, self.epsilon)
-        standard = (self.attacks, self.steps, self.queries) == (STANDARD, 100, 5000)
-        where: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon)}
-        where |= {"attack": "standard"} if standard else {"attack": " ".join(self.attacks)}
-        if not standard:
-            where |= {"steps": self.steps, "queries": self.queries}
-        stages = [
+    def stages(self, rng: Stream, classes: int) -> list[Stage]:
+        """The searches of each part."""
+        rng = rng.at(self.name)
+        return [
             stage
             for part in self.attacks
-            for stage in _stages(part, threat, rng.at(part), len(data.classes), steps=self.steps, queries=self.queries)
+            for stage in _stages(part, self.threat, rng.at(part), classes, steps=self.steps, queries=self.queries)
         ]
-        yield from robust_accuracy(
-            self.name,
-            models,
-            data,
-            context,
-            stages=stages,
-            threat=threat,
-            where=where,
-            limit=self.limit,
-            checked=self.checked,
-            losses=tuple(_LOSSES[part] for part in self.attacks if part in _LOSSES),
-        )
+
+    @property
+    def losses(self) -> tuple[Objective, ...]:
+        """See `RobustAccuracy`."""
+        return tuple(_LOSSES[part] for part in self.attacks if part in _LOSSES)
 
 
 def _stages(part: Part, threat: Threat, rng: Stream, classes: int, *, steps: int, queries: int) -> list[Stage]:

@@ -17,8 +17,8 @@ from robusteval.data.sets import ImageSet
 from robusteval.options import Count, Norm, Positive, Radius, in_pixel_units, options, written
 from robusteval.randomness import Stream
 from robusteval.records import Scalar
-from robusteval.tasks.robust import Stage, Target, withstand, work
 from robusteval.tasks.task import Context, Observation, accuracy
+from robusteval.tasks.withstand import Stage, withstand, work
 
 
 @options
@@ -75,11 +75,12 @@ class EpsilonCurve:
         context.progress.begin(self.name, len(models) * len(data.labels) * max(work(list(stages.values())), 1))
         for branch, model in models.items():
             stand = withstand(
-                Target(model, branch),
+                model,
                 data,
                 list(stages.values()),
                 Threat(self.norm, self.epsilons[-1]),
                 context,
+                where=branch,
                 key=f"{self.name} {branch}",
             )
             if not stages:

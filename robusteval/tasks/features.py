@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from robusteval.attacks import pgd, random_start
 from robusteval.data.sets import ImageSet
 from robusteval.features import captured, last_stage, penultimate
 from robusteval.models.layers import global_average
-from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options, written
-from robusteval.randomness import Stream
-from robusteval.records import Scalar
+from robusteval.options import Count, options
+from robusteval.tasks.ball import Stepping, starts
 from robusteval.tasks.predict import Part, batches, parts, predict, to_input
 from robusteval.tasks.task import Context, Observation, image_mean
 
@@ -25,21 +22,8 @@ PENULTIMATE = "penultimate"
 """The layer name of the classifier's input."""
 
 
-class Attack(Protocol):
-    """The options of a PGD attack."""
-
-    @property
-    def norm(self) -> Norm: ...
-    @property
-    def epsilon(self) -> float: ...
-    @property
-    def step(self) -> float: ...
-    @property
-    def steps(self) -> int: ...
-
-
 @options
-class Features:
+class Features(Stepping):
     """Distance and cosine between a network's features of an image and of its adversarial example.
 
     Features are the BatchNorm outputs of the last stage, rectified and averaged over the image, and the classifier's
@@ -49,29 +33,13 @@ class Features:
     Intervals are t intervals over images.
 
     Attributes:
-        norm: of the ball.
-        epsilon: its radius, in units of the pixel range; ``"8/255"`` is accepted.
-        step: length of a step.
-        steps: of the attack.
         limit: only so many images, from the first; None for all.
     """
 
     name: ClassVar[str] = "features"
     version: ClassVar[int] = 1
 
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
-    step: Step = 2 / 255
-    steps: Count = 20
     limit: Count | None = None
-
-    @model_validator(mode="after")
-    def _in_pixel_units(self) -> Features:
-        in_pixel_units(self.norm, epsilon=self.epsilon, step=self.step)
-        return self
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> Features:
-        return self
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Mean distance and mean cosine of each layer of each network; see `Task`."""
@@ -91,24 +59,13 @@ class Features:
                     cosines.setdefault(layer, []).append(cosine[: part.n].cpu())
                 context.progress.advance()
             for layer, found in distances.items():
-                where = {"branch": branch, "attack_branch": branch, "layer": layer, **described(self)}
+                where = {"branch": branch, "attack_branch": branch, "layer": layer, **self.place}
                 yield image_mean(self.name, "feature_distance", torch.cat(found), where, low=0.0)
                 yield image_mean(self.name, "feature_cosine", torch.cat(cosines[layer]), where, low=-1.0, high=1.0)
 
 
-def described(attack: Attack) -> dict[str, Scalar]:
-    """The attack as measurements name it."""
-    return {
-        "norm": attack.norm,
-        "epsilon": written(attack.epsilon),
-        "step": written(attack.step),
-        "steps": attack.steps,
-    }
-
-
-def attacked(model: nn.Module, x: Tensor, part: Part, attack: Attack, context: Context) -> Tensor:
+def attacked(model: nn.Module, x: Tensor, part: Part, attack: Stepping, context: Context) -> Tensor:
     """Adversarial examples of the part's images x, made through the network in eval mode."""
-    rng = Stream.of(context.seed).at("pgd", 0)  # the draws of task pgd: both look at the same examples
     index = part.index.to(context.device)
     half = context.precision == "bfloat16"
     with torch.autocast(context.device.type, dtype=torch.bfloat16, enabled=half):
@@ -120,7 +77,7 @@ def attacked(model: nn.Module, x: Tensor, part: Part, attack: Attack, context: C
             step=attack.step,
             steps=attack.steps,
             norm=attack.norm,
-            start=random_start(x, epsilon=attack.epsilon, norm=attack.norm, rng=rng, index=index),
+            start=random_start(x, epsilon=attack.epsilon, norm=attack.norm, rng=starts(context.seed), index=index),
         )
 
 

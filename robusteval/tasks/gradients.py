@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -19,10 +17,11 @@ from robusteval.data.sets import ImageSet
 from robusteval.features import captured, last_stage
 from robusteval.losses import cosine_distance, cross_entropy, mean_squared_distance
 from robusteval.modes import evaluating, frozen_statistics, true_float32
-from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options
+from robusteval.options import Count, options
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import t_interval
-from robusteval.tasks.features import attacked, described, pooled
+from robusteval.tasks.ball import Stepping
+from robusteval.tasks.features import attacked, pooled
 from robusteval.tasks.predict import Part, predict, to_input
 from robusteval.tasks.task import Context, Observation
 
@@ -38,7 +37,7 @@ class Agreement(NamedTuple):
 
 
 @options
-class Gradients:
+class Gradients(Stepping):
     """Cosine and share of conflicting signs of the gradients of classification and invariance, over shared weights.
 
     The classification loss is the cross-entropy of the main branch on images plus that of another branch on
@@ -55,10 +54,6 @@ class Gradients:
     BatchNorm give nothing.
 
     Attributes:
-        norm: of the ball.
-        epsilon: its radius, in units of the pixel range; ``"8/255"`` is accepted.
-        step: length of a step.
-        steps: of the attack.
         distance: ``cosine``: one minus the cosine; ``mse``.
         statistics: what BatchNorm normalises with when gradients are taken: the running statistics (``eval``) or
             those of the ``batch``, as in training.
@@ -70,23 +65,12 @@ class Gradients:
     name: ClassVar[str] = "gradients"
     version: ClassVar[int] = 1
 
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
-    step: Step = 2 / 255
     steps: Count = 10
     distance: Literal["cosine", "mse"] = "cosine"
     statistics: Literal["eval", "batch"] = "eval"
     images: Literal["test", "train"] = "test"
     batch_size: Count = 128
     limit: Count | None = 1024
-
-    @model_validator(mode="after")
-    def _in_pixel_units(self) -> Gradients:
-        in_pixel_units(self.norm, epsilon=self.epsilon, step=self.step)
-        return self
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> Gradients:
-        return self
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Both numbers for every branch beside the main one, for all weights and per layer; see `Task`."""
@@ -120,7 +104,7 @@ class Gradients:
                     "statistics": self.statistics,
                     "images": self.images,
                     "batch_size": self.batch_size,
-                    **described(self),
+                    **self.place,
                 }
                 n, conflicts = len(data.labels), [agreement.conflict for agreement in agreements]
                 yield _mean("gradient_cosine", cosines, where, n=n, low=-1.0)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +15,15 @@ from torch import Tensor, nn
 
 from robusteval.attacks.cw import CwSearch
 from robusteval.attacks.fab import FabSearch
-from robusteval.attacks.geometry import check_inside, distance
-from robusteval.attacks.search import SLOTS, Search, run
+from robusteval.attacks.geometry import distance
+from robusteval.attacks.search import Search, Threat
 from robusteval.data.sets import ImageSet
 from robusteval.options import Count, Norm, options
 from robusteval.randomness import Stream
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import Interval
-from robusteval.tasks.predict import right, to_input
-from robusteval.tasks.robust import FILLS, query_of
+from robusteval.tasks.portions import attack, portions, query_of
+from robusteval.tasks.predict import right
 from robusteval.tasks.task import Context, Observation, accuracy, image_mean
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -185,52 +184,29 @@ def nearest_distances(
         OutsideTheBall: an example is not in the pixel range.
         UserError: see `robusteval.tasks.predict.logits`.
     """
-    n, passes = len(data.labels), 0
-    values = np.empty(n)
-    portion = FILLS * (query_of(model, context).rows or SLOTS)
-    for first in range(0, n, portion):
-        rows = slice(first, min(first + portion, n))
-        part = _portion(model, data, rows, searches, norm, context, where=where, key=f"{key} {rows.start}-{rows.stop}")
-        values[rows] = part["values"]
-        passes += int(part["passes"])
-    return Distances(values, passes)
-
-
-def _portion(
-    model: nn.Module,
-    data: ImageSet,
-    rows: slice,
-    searches: Sequence[Search],
-    norm: Norm,
-    context: Context,
-    *,
-    where: str,
-    key: str,
-) -> dict[str, npt.NDArray[Any]]:
-    """The distances of some images, drafted after every search."""
-    x, y = to_input(data.images[rows], context.device), data.labels[rows].to(context.device)
-    index = torch.arange(rows.start, rows.stop, device=context.device)
+    values, passes = np.empty(len(data.labels)), 0
+    classes, size = len(data.classes), context.batch_size
 
     def still_right(images: Tensor, labels: Tensor) -> Tensor:
-        classes, size = len(data.classes), context.batch_size
         return right(model, images, labels, classes=classes, where=where, batch_size=size)
 
-    part = context.draft.read(key)
-    if part is None:
-        values = np.where(still_right(x, y).cpu().numpy(), np.inf, 0.0)
-        part = {"values": values, "passes": np.array(0), "done": np.array(0)}
-    context.progress.advance(sum(search.steps for search in searches[: int(part["done"])]) * len(y))
-    for search in searches[int(part["done"]) :]:
-        attacked = torch.from_numpy(part["values"] > 0).to(context.device)
-        context.progress.advance((len(y) - int(attacked.sum())) * search.steps)
-        query = query_of(model, replace(context, precision="float32"))  # bfloat16 is too coarse to find the boundary
-        slots, told = query.rows or SLOTS, context.progress.advance
-        made = run(search, query, x[attacked], y[attacked], index[attacked], slots=slots, stepped=told)
-        check_inside(x[attacked], made, norm=norm, epsilon=math.inf)
-        far = distance(x[attacked], made, norm).masked_fill(still_right(made, y[attacked]), math.inf)
-        values = part["values"].copy()
-        values[values > 0] = np.minimum(values[values > 0], far.cpu().numpy())
-        passes = part["passes"] + (query.forward + query.backward)
-        part = {"values": values, "passes": passes, "done": part["done"] + 1}
-        context.draft.write(key, part)
-    return part
+    for portion in portions(data, context):
+        part = context.draft.read(f"{key} {portion}")
+        if part is None:
+            wrong = ~still_right(portion.x, portion.y).cpu().numpy()
+            part = {"values": np.where(wrong, 0.0, np.inf), "passes": np.array(0), "done": np.array(0)}
+        context.progress.advance(sum(search.steps for search in searches[: int(part["done"])]) * len(portion.y))
+        for search in searches[int(part["done"]) :]:
+            attacked = torch.from_numpy(part["values"] > 0).to(context.device)
+            query = query_of(model, context, exact=True)  # bfloat16 is too coarse to find the boundary
+            made = attack(search, query, portion, attacked, Threat(norm, math.inf), context)
+            unbroken = still_right(made, portion.y[attacked])
+            far = distance(portion.x[attacked], made, norm).masked_fill(unbroken, math.inf)
+            nearest = part["values"].copy()
+            nearest[nearest > 0] = np.minimum(nearest[nearest > 0], far.cpu().numpy())
+            spent = part["passes"] + (query.forward + query.backward)
+            part = {"values": nearest, "passes": spent, "done": part["done"] + 1}
+            context.draft.write(f"{key} {portion}", part)
+        values[portion.rows] = part["values"]
+        passes += int(part["passes"])
+    return Distances(values, passes)

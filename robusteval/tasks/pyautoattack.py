@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import ClassVar
 
 import torch
-from pydantic import model_validator
 from torch import nn
 
 from robusteval.attacks.apgd import TARGETS
@@ -18,8 +16,8 @@ from robusteval.attacks.geometry import check_inside
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.modes import evaluating, true_float32
-from robusteval.options import Count, Norm, Radius, in_pixel_units, options, written
-from robusteval.records import Scalar
+from robusteval.options import Count, options
+from robusteval.tasks.ball import InBall
 from robusteval.tasks.predict import right, to_input
 from robusteval.tasks.task import Context, Observation, accuracy
 
@@ -27,7 +25,7 @@ PACKAGE = "pyautoattack"
 
 
 @options
-class PyAutoAttack:
+class PyAutoAttack(InBall):
     """Share of images that a network gets right clean and after the standard ensemble of the package pyautoattack.
 
     The package is the published code of Croce and Hein (2020, arXiv:2003.01690). It is here to check the task
@@ -35,24 +33,13 @@ class PyAutoAttack:
     that its batches are part of the result, and cannot be resumed. What it hands back is judged as ours is.
 
     Attributes:
-        norm, epsilon: the ball, as in the task ``pgd``.
         limit: only so many images, from the first; None for all.
     """
 
     name: ClassVar[str] = "pyautoattack"
     version: ClassVar[int] = 1
 
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
     limit: Count | None = None
-
-    @model_validator(mode="after")
-    def _in_pixel_units(self) -> PyAutoAttack:
-        in_pixel_units(self.norm, epsilon=self.epsilon)
-        return self
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> PyAutoAttack:
-        return self
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Robust accuracy of each network; see `Task`.
@@ -67,8 +54,7 @@ class PyAutoAttack:
         data = data.first(self.limit)
         portions = math.ceil(len(data.labels) / context.batch_size)
         context.progress.begin(self.name, len(models) * portions)
-        where: dict[str, Scalar] = {"norm": self.norm, "epsilon": written(self.epsilon), "attack": "standard"}
-        where |= {"package": f"{PACKAGE} {version(PACKAGE)}"}
+        where = self.place | {"attack": "standard", "package": f"{PACKAGE} {version(PACKAGE)}"}
         x, y = to_input(data.images, context.device), data.labels.to(context.device)
         for branch, model in models.items():
             robust = right(model, x, y, classes=len(data.classes), where=branch, batch_size=context.batch_size)

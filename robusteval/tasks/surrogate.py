@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from robusteval.attacks import PgdSearch
-from robusteval.attacks.geometry import check_inside
 from robusteval.attacks.objectives import negative_margin
-from robusteval.attacks.search import SLOTS, Query, State, run
+from robusteval.attacks.search import Query, State
 from robusteval.data.sets import ImageSet
-from robusteval.tasks.predict import right, to_input
-from robusteval.tasks.robust import FILLS, query_of
+from robusteval.tasks.portions import Portion, attack, portions, query_of
+from robusteval.tasks.predict import right
 from robusteval.tasks.task import Context, Outcomes
 
 
@@ -86,41 +85,37 @@ def judged(
         OutsideTheBall: the attack is wrong.
         UserError: see `robusteval.tasks.predict.logits`.
     """
-    n, passes = len(data.labels), 0
-    found = {name: np.zeros(n, dtype=np.bool_) for name in judges}
-    slots = query_of(attacked, context).rows or SLOTS
-    for first in range(0, n, FILLS * slots):
-        rows = slice(first, min(first + FILLS * slots, n))
-        place = f"{key} {rows.start}-{rows.stop}"
+    passes = 0
+    found = {name: np.zeros(len(data.labels), dtype=np.bool_) for name in judges}
+    for portion in portions(data, context):
+        place = f"{key} {portion}"
         part = context.draft.read(place)
         if part is None:
-            part = _portion(attacked, judges, data, rows, pgd, context)
+            part = _judged(attacked, judges, portion, pgd, context, classes=len(data.classes))
             context.draft.write(place, part)
         else:
-            context.progress.advance((rows.stop - rows.start) * FurthestAstray(pgd).steps)
+            context.progress.advance(len(portion.y) * FurthestAstray(pgd).steps)
         for name, outcomes in zip(found, part["right"], strict=True):
-            found[name][rows] = outcomes
+            found[name][portion.rows] = outcomes
         passes += int(part["passes"])
     return Verdicts(found, passes)
 
 
-def _portion(
+def _judged(
     attacked: nn.Module,
     judges: Mapping[str, nn.Module],
-    data: ImageSet,
-    rows: slice,
+    portion: Portion,
     pgd: PgdSearch,
     context: Context,
+    *,
+    classes: int,
 ) -> dict[str, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:
     """For some images, which network is right on which example, (judges, n), and the attack's passes."""
-    x, y = to_input(data.images[rows], context.device), data.labels[rows].to(context.device)
-    index = torch.arange(rows.start, rows.stop, device=context.device)
     query = query_of(attacked, context)
-    slots, progress = query.rows or SLOTS, context.progress
-    made = run(FurthestAstray(pgd), query, x, y, index, slots=slots, stepped=progress.advance)
-    check_inside(x, made, norm=pgd.threat.norm, epsilon=pgd.threat.epsilon)
+    everything = torch.ones_like(portion.y, dtype=torch.bool)
+    made = attack(FurthestAstray(pgd), query, portion, everything, pgd.threat, context)
     verdicts = [
-        right(model, made, y, classes=len(data.classes), where=name, batch_size=context.batch_size).cpu().numpy()
+        right(model, made, portion.y, classes=classes, where=name, batch_size=context.batch_size).cpu().numpy()
         for name, model in judges.items()
     ]
     return {"right": np.stack(verdicts), "passes": np.array(query.forward + query.backward)}

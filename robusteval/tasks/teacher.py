@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.sets import ImageSet
 from robusteval.method import TRAINING_ONLY
-from robusteval.options import Count, build, options
+from robusteval.options import Count, options
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import mean_interval
-from robusteval.tasks.corruption import Corruption, Severity
 from robusteval.tasks.features import represented
 from robusteval.tasks.predict import batches, judge, parts, to_input
 from robusteval.tasks.task import Context, Observation, Origin, accuracy, image_mean
-from robusteval.tasks.views import CLEAN, views
+from robusteval.tasks.views import CLEAN, Corrupted, views
 
 STUDENT, TEACHER, STANDARD = "student", "teacher", "standard"
 MISSING = "there is no run of method standard with this data set, architecture, training and seed yet"
 
 
 @options
-class Teacher:
+class Teacher(Corrupted):
     """The comparison that Counterbalancing Teacher argues with (Asgari Taghanaki et al., 2022, arXiv:2207.01548).
 
     Three networks of one architecture, data set and seed: the student that is deployed, its frozen teacher, and the
@@ -48,29 +44,13 @@ class Teacher:
     Methods without a teacher are not measured.
 
     Attributes:
-        names, severities, source: the corrupted images, as in the task ``corruption``.
         limit: only so many images, from the first; None for all.
     """
 
     name: ClassVar[str] = "teacher"
     version: ClassVar[int] = int(GENERATOR_VERSION)
 
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = ("gaussian_noise", "defocus_blur", "fog", "contrast")
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (3,)
-    source: Literal["auto", "official", "generated"] = "auto"
     limit: Count | None = 500
-
-    @model_validator(mode="after")
-    def _known_and_distinct(self) -> Teacher:
-        self._corruption()
-        return self
-
-    def _corruption(self) -> Corruption:
-        values = {"names": self.names, "severities": self.severities, "source": self.source}
-        return build(Corruption, values, self.name)
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> Teacher:
-        return replace(self, source=self._corruption().resolved(data, data_dir).source)
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """Distances of features, accuracies, distances of weights; see `Task`."""
@@ -80,8 +60,7 @@ class Teacher:
         student, standard = models[context.deployed], context.origin.sibling(STANDARD)
         networks = {STUDENT: student, TEACHER: teacher} | ({STANDARD: standard} if standard else {})
         data = data.first(self.limit)
-        cells = len(self.names) * len(self.severities)
-        context.progress.begin(self.name, (2 + cells) * batches(data, context))
+        context.progress.begin(self.name, (2 + self.cells) * batches(data, context))
         yield from _features(networks, data, context)
         yield from self._accuracies(networks, data, context)
         weights: dict[str, Scalar] = {"branch": context.deployed, "other": STANDARD}
@@ -93,7 +72,7 @@ class Teacher:
 
     def _accuracies(self, networks: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
         """The accuracy of each network on clean images, on each corruption, and on their mean."""
-        corruption = self._corruption().resolved(data, context.data_dir)
+        corruption = self.corruption().resolved(data, context.data_dir)
         hits: dict[str, list[npt.NDArray[np.bool_]]] = {network: [] for network in networks}
         for view in views(data, corruption, context):
             for network, right in judge(networks, view.data, context).items():
@@ -101,8 +80,6 @@ class Teacher:
                 yield accuracy(self.name, "accuracy", right, where)
                 if view.where["images"] != CLEAN:
                     hits[network].append(right)
-        mean_over: dict[str, Scalar] = {"corruptions": len(self.names), "severities": len(self.severities)}
-        mean_over |= {"names": " ".join(self.names), "source": corruption.source}
         for network, outcomes in hits.items():
             scores = np.mean(outcomes, axis=0)
             low, high = mean_interval(scores)
@@ -113,7 +90,7 @@ class Teacher:
                 n=len(scores),
                 low=low,
                 high=high,
-                where={"branch": context.deployed, "network": network, **mean_over},
+                where={"branch": context.deployed, "network": network, **self.over(corruption.source)},
             )
             yield Observation(measurement, None)
 

@@ -5,29 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 from torch import nn
 
-from robusteval.attacks import PgdSearch
-from robusteval.attacks.search import Threat
 from robusteval.data.sets import ImageSet
 from robusteval.errors import unknown
 from robusteval.methods import METHODS
-from robusteval.options import Count, Norm, Radius, Step, in_pixel_units, options, written
+from robusteval.options import Count, options
 from robusteval.progress import Silent
-from robusteval.randomness import Stream
 from robusteval.records import Measurement, Scalar
-from robusteval.tasks.adversarial import Pgd
+from robusteval.tasks.ball import Stepping
 from robusteval.tasks.predict import judge
 from robusteval.tasks.surrogate import FurthestAstray, judged
 from robusteval.tasks.task import Context, Observation, accuracy
 
 
 @options
-class Transfer:
+class Transfer(Stepping):
     """Share of images that a branch gets right clean and under PGD through another method's deployed network.
 
     The other network is that of the run of the same architecture, data, training and seed in the same folder. The
@@ -37,7 +33,6 @@ class Transfer:
 
     Attributes:
         sources: the methods whose networks are attacked. One without such a run is recorded as missing.
-        norm, epsilon, step, steps: the attack, as in the task ``pgd``.
         limit: only so many images, from the first; None for all.
     """
 
@@ -45,23 +40,15 @@ class Transfer:
     version: ClassVar[int] = 1
 
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("standard", "pgd_at")
-    norm: Norm = "Linf"
-    epsilon: Radius = 8 / 255
-    step: Step = 2 / 255
-    steps: Count = 20
     limit: Count | None = None
 
     @model_validator(mode="after")
-    def _known_and_in_pixel_units(self) -> Transfer:
-        in_pixel_units(self.norm, epsilon=self.epsilon, step=self.step)
+    def _known_and_distinct(self) -> Transfer:
         for source in self.sources:
             if source not in METHODS:
                 raise unknown("sources", "method", source, METHODS)
         if len(set(self.sources)) < len(self.sources):
             raise ValueError("sources: one is listed twice; allowed: each once")
-        return self
-
-    def resolved(self, data: ImageSet, data_dir: Path | None) -> Transfer:
         return self
 
     def measure(self, models: Mapping[str, nn.Module], data: ImageSet, context: Context) -> Iterator[Observation]:
@@ -71,8 +58,7 @@ class Transfer:
         data = data.first(self.limit)
         n = len(data.labels)
         clean = judge(models, data, replace(context, progress=Silent()))
-        rng = Stream.of(context.seed).at(Pgd.name, 0)  # the starts of attack_matrix and of pgd's first restart
-        pgd = PgdSearch(Threat(self.norm, self.epsilon), self.step, self.steps, rng)
+        pgd = self.search(context.seed)
         steps = FurthestAstray(pgd).steps
         context.progress.begin(self.name, len(self.sources) * n * steps)
         for source in self.sources:
@@ -99,8 +85,7 @@ class Transfer:
             )
 
     def _where(self, branch: str, source: str) -> dict[str, Scalar]:
-        place: dict[str, Scalar] = {"branch": branch, "made_on": source, "norm": self.norm}
-        return place | {"epsilon": written(self.epsilon), "step": written(self.step), "steps": self.steps}
+        return {"branch": branch, "made_on": source, **self.place}
 
 
 def _fingerprint(network: nn.Module) -> str:

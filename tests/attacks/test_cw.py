@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from functools import cache
@@ -21,44 +20,10 @@ from robusteval.attacks.search import Query, State, run
 from robusteval.losses import margin
 from robusteval.randomness import Stream
 
-
-class Linear(nn.Module):
-    """Logits that are linear in a 3x4x4 image."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(Stream.of(4).normal(torch.arange(classes), 48))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) - 0.5) @ self.weight.T
+Make = Callable[..., tuple[nn.Module, Tensor, Tensor, Tensor]]
 
 
-class Smooth(nn.Module):
-    """A small network with BatchNorm, which computes in float64."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(2)
-        self.net = nn.Sequential(
-            nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten(), nn.Linear(96, 5)
-        ).double()
-        self.net[4].weight.data *= 3
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x.double())
-        return logits
-
-
-def images(model: nn.Module, n: int, *, spread: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Images of the model's kind, float32 in [0, 1], with its predictions as labels, and their numbers."""
-    size = 4 if isinstance(model, Linear) else 8
-    index = torch.arange(100, 100 + n)
-    x = (0.5 + spread * (Stream.of(6).uniform(index, 3, size, size) - 0.5)).clamp(0, 1)
-    with torch.no_grad():
-        return x, model.eval()(x).argmax(dim=1), index
-
-
-def radius(model: Linear, x: Tensor, y: Tensor) -> Tensor:
+def radius(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The distance of each image from the closest of the hyperplanes that bound its class, in the box."""
     weight = model.weight.detach().double().numpy()
     found = []
@@ -80,13 +45,12 @@ def radius(model: Linear, x: Tensor, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("classes", "spread"), [(2, 0.4), (5, 0.4), (5, 1.6)])
-def test_linear_networks_are_broken_at_the_exact_distance(classes: int, spread: float) -> None:
+def test_linear_networks_are_broken_at_the_exact_distance(classes: int, spread: float, linear: Make) -> None:
     """Within half a percent and a fraction of a step of Adam's, which is rate / 2 * sqrt(48) long on grey images.
 
     With the walls of the box in the way (spread 1.6), pixels that are black or white need hundreds of steps to leave.
     """
-    model = Linear(classes)
-    x, y, index = images(model, 16, spread=spread)
+    model, x, y, index = linear(classes, 16, spread=spread)
     rate, iterations = (0.01, 400) if spread > 1 else (0.003, 250)
     search = CwSearch(rounds=7, iterations=iterations, rate=rate, first=0.01)
     exact = radius(model, x, y)
@@ -95,10 +59,9 @@ def test_linear_networks_are_broken_at_the_exact_distance(classes: int, spread: 
     assert (excess < 0.005 * exact + 0.1 * search.rate / 2 * math.sqrt(48)).all()
 
 
-def test_with_confidence_the_margin_is_exceeded() -> None:
+def test_with_confidence_the_margin_is_exceeded(linear: Make) -> None:
     """By half a logit: the hyperplane is that much further away."""
-    model = Linear(2)
-    x, y, index = images(model, 16, spread=0.4)
+    model, x, y, index = linear(2, 16, spread=0.4)
     found = run(CwSearch(rounds=7, iterations=250, rate=0.003, first=0.01, confidence=0.5), Query(model), x, y, index)
     assert (margin(model(found), y) <= -0.5).all()
     normal = (model.weight[0] - model.weight[1]).detach().double().norm()
@@ -107,9 +70,8 @@ def test_with_confidence_the_margin_is_exceeded() -> None:
     assert ((ratio > 1 - 1e-5) & (ratio < 1.02)).all()
 
 
-def straight(x: Tensor, y: int, search: CwSearch) -> tuple[float, np.ndarray, list[float]]:
+def straight(model: nn.Module, x: Tensor, y: int, search: CwSearch) -> tuple[float, np.ndarray, list[float]]:
     """The nearest example of one image and the values of c: torch's Adam and autograd, in float64."""
-    model = Smooth().eval()
     clean = x.double()
     best, nearest = math.inf, clean
     c, lower, upper = search.first, 0.0, math.inf
@@ -161,24 +123,23 @@ def searches(make: type[CwSearch]) -> list[CwSearch]:
 
 
 @cache
-def written_out() -> list[list[tuple[float, np.ndarray, list[float]]]]:
-    x, y, _ = images(Smooth(), 5, spread=1.2)
-    return [[straight(x[i], int(y[i]), search) for i in range(len(x))] for search in searches(CwSearch)]
+def written_out(smooth: Make) -> list[list[tuple[float, np.ndarray, list[float]]]]:
+    model, x, y, _ = smooth(5, spread=1.2)
+    return [[straight(model, x[i], int(y[i]), search) for i in range(len(x))] for search in searches(CwSearch)]
 
 
-def compare(make: type[CwSearch]) -> None:
-    model = Smooth()
-    x, y, index = images(model, 5, spread=1.2)
-    for search, expected in zip(searches(make), written_out(), strict=True):
+def compare(make: type[CwSearch], smooth: Make) -> None:
+    model, x, y, index = smooth(5, spread=1.2)
+    for search, expected in zip(searches(make), written_out(smooth), strict=True):
         found = run(search, Query(model), x, y, index, slots=4)
         there = [0.0 if best == math.inf else best for best, _, _ in expected]
         np.testing.assert_allclose(distance(x, found, "L2"), there, rtol=1e-3, atol=1e-7)
         np.testing.assert_allclose(found, [nearest for _, nearest, _ in expected], rtol=0, atol=1e-3)
 
 
-def test_the_example_is_that_of_a_straight_line_computation() -> None:
-    compare(CwSearch)
-    rounds = [[tried for _, _, tried in each] for each in written_out()]
+def test_the_example_is_that_of_a_straight_line_computation(smooth: Make) -> None:
+    compare(CwSearch, smooth)
+    rounds = [[tried for _, _, tried in each] for each in written_out(smooth)]
     # Some c succeeded and some failed; rounds that stalled left time for others.
     assert any(a > b for tried in rounds[0] for a, b in pairwise(tried))
     assert any(len(tried) > 2 for tried in rounds[2])
@@ -206,9 +167,9 @@ def test_the_example_is_that_of_a_straight_line_computation() -> None:
         ("return torch.atanh((2 * x - 1) * _INSIDE)", "return (2 * x - 1) * _INSIDE"),
     ],
 )
-def test_planted_mistakes(planted: Callable[[Any, str, str], Any], old: str, new: str) -> None:
+def test_planted_mistakes(planted: Callable[[Any, str, str], Any], old: str, new: str, smooth: Make) -> None:
     with pytest.raises(AssertionError):
-        compare(planted(CwSearch, old, new))
+        compare(planted(CwSearch, old, new), smooth)
 
 
 def unmoved(make: type[CwSearch]) -> None:
@@ -258,9 +219,9 @@ def test_c_by_hand() -> None:
     assert tried == pytest.approx([1e-3, 5e-4, 2.5e-4])
 
 
-def test_black_and_white_images_can_move() -> None:
+def test_black_and_white_images_can_move(linear: Make) -> None:
     """There tanh is flat but for the guard, and it takes hundreds of steps to leave."""
-    model = Linear(2)
+    model, *_ = linear(2, 1, spread=1.0)
     x = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])
     y = model(x).argmax(dim=1)
     search = CwSearch(rounds=4, iterations=600, first=1.0, stall=None)
@@ -271,9 +232,8 @@ def test_black_and_white_images_can_move() -> None:
     assert ((ratio > 1 - 1e-5) & (ratio < 1.05)).all()
 
 
-def test_with_an_epsilon_images_leave_early_and_stay_in_the_ball() -> None:
-    model = Linear(2)
-    x, y, index = images(model, 40, spread=1.6)
+def test_with_an_epsilon_images_leave_early_and_stay_in_the_ball(linear: Make) -> None:
+    model, x, y, index = linear(2, 40, spread=1.6)
     exact = radius(model, x, y)
     epsilon = float(exact.median())
     query = Query(model)
@@ -284,34 +244,3 @@ def test_with_an_epsilon_images_leave_early_and_stay_in_the_ball() -> None:
     assert (reach > 0)[exact < 0.9 * epsilon].all()
     assert (model(found).argmax(dim=1) != y)[reach > 0].all()
     assert query.backward < 0.75 * 48 * 1500
-
-
-def test_slots_and_shards_do_not_change_a_bit() -> None:
-    model = Smooth()
-    x, y, index = images(model, 70, spread=1.0)
-    for search in (
-        CwSearch(rounds=3, iterations=20, first=0.1, stall=1e-2),
-        CwSearch(rounds=2, iterations=20, first=1.0, epsilon=0.4),
-    ):
-        whole = run(search, Query(model), x, y, index)
-        assert int((whole != x).flatten(1).any(dim=1).sum()) > 5
-        for slots in (16, 250):
-            assert torch.equal(run(search, Query(model), x, y, index, slots=slots), whole)
-        parts = [run(search, Query(model), x[i:j], y[i:j], index[i:j]) for i, j in ((0, 1), (1, 24), (24, 70))]
-        assert torch.equal(torch.cat(parts), whole)
-
-
-def test_the_network_is_left_alone_and_what_is_asked_is_counted() -> None:
-    model = Smooth().train()
-    model.net[1].eval()
-    before, flags = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
-    x, _, index = images(Smooth(), 16, spread=1.0)
-    with torch.no_grad():
-        y = copy.deepcopy(model).eval()(x).argmax(dim=1)
-    query, kept = Query(model), x.clone()
-    run(CwSearch(rounds=3, iterations=7, stall=None), query, x, y, index)
-    assert torch.equal(x, kept)
-    assert [m.training for m in model.modules()] == flags
-    assert all(p.grad is None for p in model.parameters())
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert (query.forward, query.backward) == (16 * 21, 16 * 21)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,50 +23,10 @@ from robusteval.attacks.search import Query, run
 from robusteval.options import Norm
 from robusteval.randomness import Stream
 
+Make = Callable[..., tuple[nn.Module, Tensor, Tensor, Tensor]]
 NORMS: tuple[Norm, ...] = ("Linf", "L2")
 RNG = Stream.of(8)
 EPSILON: Mapping[Norm, float] = {"Linf": 0.03, "L2": 0.3}
-
-
-class Linear(nn.Module):
-    """Logits that are linear in a 3x4x4 image; with two classes, the boundary is a hyperplane."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(Stream.of(4).normal(torch.arange(classes), 48))
-        self.weight.data[:, ::7] *= 1e-3
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) - 0.5) @ self.weight.T
-
-
-class Smooth(nn.Module):
-    """A small network with BatchNorm and curved boundaries, which computes in float64."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(2)
-        self.net = nn.Sequential(
-            nn.Conv2d(3, 6, 3, stride=2, padding=1),
-            nn.BatchNorm2d(6),
-            nn.Softplus(beta=3),
-            nn.Flatten(),
-            nn.Linear(96, 5),
-        ).double()
-        self.net[4].weight.data *= 3
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x.double())
-        return logits
-
-
-def images(model: nn.Module, n: int, *, spread: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Images of the model's kind (3, s, s) with its predictions as labels, and their numbers."""
-    size = 4 if isinstance(model, Linear) else 8
-    index = torch.arange(100, 100 + n)
-    x = (0.5 + spread * (Stream.of(6).uniform(index, 3, size, size) - 0.5)).clamp(0, 1)
-    with torch.no_grad():
-        return x, model.eval()(x).argmax(dim=1), index
 
 
 def shortest(point: np.ndarray, normal: np.ndarray, gap: float, norm: Norm) -> np.ndarray:
@@ -86,7 +45,7 @@ def length(d: np.ndarray, norm: Norm) -> float:
     return float(np.abs(d).max() if norm == "Linf" else np.linalg.norm(d))
 
 
-def radius(model: Linear, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
+def radius(model: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     """The distance of each image from the closest of the hyperplanes that bound its class, in the box."""
     weight = model.weight.detach().double().numpy()
     found = []
@@ -119,10 +78,11 @@ def minimum(make: type[FabSearch], model: nn.Module, x: Tensor, y: Tensor, index
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("spread", [0.4, 1.6])
-def test_linear_networks_are_broken_at_the_exact_distance(norm: Norm, classes: int, spread: float) -> None:
+def test_linear_networks_are_broken_at_the_exact_distance(
+    norm: Norm, classes: int, spread: float, linear: Make
+) -> None:
     """Up to rounding where the box is not in the way; where it is, 100 iterations come within 0.2 %."""
-    model = Linear(classes)
-    x, y, index = images(model, 20, spread=spread)
+    model, x, y, index = linear(classes, 20, spread=spread, faint=1e-3)
     exact = radius(model, x, y, norm)
     free = radius_without_box(model, x, y, norm)
     assert bool((exact > free * 1.001).sum() > 8) == (spread > 1)
@@ -131,7 +91,7 @@ def test_linear_networks_are_broken_at_the_exact_distance(norm: Norm, classes: i
     assert (excess < (2e-3 * exact if spread > 1 else 0) + 1e-6).all()
 
 
-def radius_without_box(model: Linear, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
+def radius_without_box(model: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     """The least margin over the dual norm of the difference of weights."""
     logits = model(x).detach().double()
     normal = model.weight.detach().double().unsqueeze(0) - model.weight.detach().double()[y].unsqueeze(1)
@@ -197,25 +157,23 @@ def searches(make: type[FabSearch], norm: Norm) -> list[FabSearch]:
 
 
 @cache
-def written_out(norm: Norm) -> list[list[tuple[float, np.ndarray]]]:
-    model = Smooth()
-    x, y, index = images(model, 8, spread=1.3)
+def written_out(norm: Norm, smooth: Make) -> list[list[tuple[float, np.ndarray]]]:
+    model, x, y, index = smooth(8, spread=1.3, bend=nn.Softplus(beta=3))
     rows = list(zip(x, y.tolist(), index.tolist(), strict=True))
     return [[straight(model, *row, search) for row in rows] for search in searches(FabSearch, norm)]
 
 
-def compare(make: type[FabSearch], norm: Norm) -> None:
-    model = Smooth()
-    x, y, index = images(model, 8, spread=1.3)
-    for search, expected in zip(searches(make, norm), written_out(norm), strict=True):
+def compare(make: type[FabSearch], norm: Norm, smooth: Make) -> None:
+    model, x, y, index = smooth(8, spread=1.3, bend=nn.Softplus(beta=3))
+    for search, expected in zip(searches(make, norm), written_out(norm, smooth), strict=True):
         found = run(search, Query(model), x, y, index, slots=5)
         np.testing.assert_allclose(distance(x, found, norm), [best for best, _ in expected], rtol=2e-5)
         np.testing.assert_allclose(found.flatten(1), [nearest for _, nearest in expected], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_example_is_that_of_a_straight_line_computation(norm: Norm) -> None:
-    compare(FabSearch, norm)
+def test_the_example_is_that_of_a_straight_line_computation(norm: Norm, smooth: Make) -> None:
+    compare(FabSearch, norm, smooth)
 
 
 @pytest.mark.parametrize(
@@ -251,27 +209,25 @@ def test_the_example_is_that_of_a_straight_line_computation(norm: Norm) -> None:
         "logits of another point",
     ],
 )
-def test_planted_mistakes(planted: Callable[[Any, str, str], Any], old: str, new: str) -> None:
+def test_planted_mistakes(planted: Callable[[Any, str, str], Any], old: str, new: str, smooth: Make) -> None:
     with pytest.raises(AssertionError):
         for norm in NORMS:
-            compare(planted(FabSearch, old, new), norm)
+            compare(planted(FabSearch, old, new), norm, smooth)
 
 
 def test_the_wrong_projection_misses_the_minimum(
-    planted: Callable[[Any, str, str], Any], monkeypatch: pytest.MonkeyPatch
+    planted: Callable[[Any, str, str], Any], monkeypatch: pytest.MonkeyPatch, linear: Make
 ) -> None:
     monkeypatch.setattr(fab, "to_hyperplane", planted(to_hyperplane, 'if norm == "Linf":', 'if norm == "L2":'))
-    model = Linear(2)
-    x, y, index = images(model, 20, spread=0.4)
+    model, x, y, index = linear(2, 20, spread=0.4)
     for norm in NORMS:
         ratio = minimum(FabSearch, model, x, y, index, norm) / radius(model, x, y, norm)
         assert (ratio > 1.001).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_with_an_epsilon_images_leave_early_and_stay_in_the_ball(norm: Norm) -> None:
-    model = Linear(2)
-    x, y, index = images(model, 40, spread=1.6)
+def test_with_an_epsilon_images_leave_early_and_stay_in_the_ball(norm: Norm, linear: Make) -> None:
+    model, x, y, index = linear(2, 40, spread=1.6)
     exact = radius(model, x, y, norm)
     epsilon = float(exact.median())
     query = Query(model)
@@ -287,10 +243,9 @@ def test_with_an_epsilon_images_leave_early_and_stay_in_the_ball(norm: Norm) -> 
     assert torch.equal(strict, x)
 
 
-def check_restarts(make: type[FabSearch], norm: Norm) -> None:
+def check_restarts(make: type[FabSearch], norm: Norm, smooth: Make) -> None:
     """Restarts begin half way to the nearest example, or to epsilon if that is nearer, each somewhere else."""
-    model = Smooth()
-    x, y, index = images(model, 6, spread=0.6)
+    model, x, y, index = smooth(6, spread=0.6)
     near = distance(x, run(make(norm, None, 1, RNG, iterations=2, bisections=0), Query(model), x, y, index), norm)
     for epsilon in (None, EPSILON[norm] / 100):
         seen: list[Tensor] = []
@@ -310,53 +265,20 @@ def check_restarts(make: type[FabSearch], norm: Norm) -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_restarts(norm: Norm, planted: Callable[[Any, str, str], Any]) -> None:
-    check_restarts(FabSearch, norm)
+def test_restarts(norm: Norm, planted: Callable[[Any, str, str], Any], smooth: Make) -> None:
+    check_restarts(FabSearch, norm, smooth)
     for old, new in (
         ('radius = 0.5 * state["distance"][new]', 'radius = state["distance"][new]'),
         ('state["index"][new] * _RESTARTS + restart[new]', 'state["index"][new] * _RESTARTS'),
         (".clamp(max=most)", ""),
     ):
         with pytest.raises(AssertionError):
-            check_restarts(planted(FabSearch, old, new), norm)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_slots_and_shards_do_not_change_a_bit(norm: Norm) -> None:
-    model = Smooth()
-    x, y, index = images(model, 70, spread=1.0)
-    for search in (
-        FabSearch(norm, None, 1, RNG, iterations=6, restarts=2),
-        FabSearch(norm, EPSILON[norm], 2, RNG, iterations=9),
-    ):
-        whole = run(search, Query(model), x, y, index)
-        assert bool((whole != x).any())
-        for slots in (16, 250):
-            assert torch.equal(run(search, Query(model), x, y, index, slots=slots), whole)
-        parts = [run(search, Query(model), x[i:j], y[i:j], index[i:j]) for i, j in ((0, 1), (1, 24), (24, 70))]
-        assert torch.equal(torch.cat(parts), whole)
-
-
-def test_the_network_is_left_alone_and_what_is_asked_is_counted() -> None:
-    model = Smooth().train()
-    model.net[1].eval()
-    before, flags = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
-    x, _, index = images(Smooth(), 16, spread=1.0)
-    with torch.no_grad():
-        y = copy.deepcopy(model).eval()(x).argmax(dim=1)
-    query, kept = Query(model), x.clone()
-    run(FabSearch("L2", None, 1, RNG, iterations=5, restarts=2, bisections=3), query, x, y, index)
-    assert torch.equal(x, kept)
-    assert [m.training for m in model.modules()] == flags
-    assert all(p.grad is None for p in model.parameters())
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert (query.forward, query.backward) == (16 * (1 + 2 * 10 + 3), 16 * 10)
+            check_restarts(planted(FabSearch, old, new), norm, smooth)
 
 
 @pytest.mark.parametrize("epsilon", [None, 0.1])
-def test_what_is_wrong_already_is_handed_back(epsilon: float | None) -> None:
-    model = Linear(3)
-    x, y, index = images(model, 16, spread=1.0)
+def test_what_is_wrong_already_is_handed_back(epsilon: float | None, linear: Make) -> None:
+    model, x, y, index = linear(3, 16, spread=1.0)
     query = Query(model)
     found = run(FabSearch("Linf", epsilon, 1, RNG), query, x, (y + 1) % 3, index)
     assert torch.equal(found, x)
@@ -402,9 +324,8 @@ def test_in_half_precision_every_example_counts_in_float32(
         coarse(search)
 
 
-def test_ranks_beyond_the_wrong_classes_are_refused() -> None:
-    model = Linear(3)
-    x, y, index = images(model, 4, spread=1.0)
+def test_ranks_beyond_the_wrong_classes_are_refused(linear: Make) -> None:
+    model, x, y, index = linear(3, 4, spread=1.0)
     search = FabSearch("L2", None, 2, RNG, iterations=1)
     run(search, Query(model), x, y, index)
     with pytest.raises(AssertionError, match="fewer wrong classes"):

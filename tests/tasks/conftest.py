@@ -7,7 +7,9 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,6 +64,37 @@ class Line(nn.Module):
         return torch.stack([lead / 2, -lead / 2, *[torch.full_like(lead, -99)] * (CLASSES - 2)], dim=1)
 
 
+class Counting:
+    """A `Progress` that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int]] = []
+        self.done = 0
+
+    def begin(self, stage: str, total: int) -> None:
+        self.stages.append((stage, total))
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.done += amount
+
+
+class Notes:
+    """A draft in memory that ends the work after ``survive`` notes."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
+        self.survive = 1000
+
+    def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
+        return self.kept.get(key)
+
+    def write(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        if self.survive == 0:
+            raise KeyboardInterrupt
+        self.survive -= 1
+        self.kept[key] = {name: value.copy() for name, value in arrays.items()}
+
+
 def _patterns() -> Tensor:
     """One pattern of +-1 per class, (5, 3, 32, 32), smooth enough to survive a blur."""
     coarse = Stream.of(11).uniform(torch.arange(CLASSES), 3, 4, 4) - 0.5
@@ -110,6 +143,16 @@ def known() -> Mapping[str, nn.Module]:
 @pytest.fixture
 def context() -> Context:
     return Context(torch.device("cpu"), seed=3, deployed="main", batch_size=16)
+
+
+@pytest.fixture
+def counting() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
 
 
 @pytest.fixture

@@ -261,7 +261,7 @@ def test_the_mean_of_logits_leaves_its_networks_alone(line: Line, grains: ImageS
         ),
         ("{branch: standing[branch] & right for", "{branch: right for"),  # the worst case over the last row alone
         (".mean(dim=0)", "[0]"),  # the mean of one branch
-        ("at(Pgd.name, 0)", "at(Pgd.name, 1)"),  # other starts than those of the task pgd
+        ("self.search(context.seed)", "self.search(context.seed + 1)"),  # other starts than those of the task pgd
         ("judged(network, models", "judged(models['main'], models"),  # every row through the same branch
         ("judged(MeanLogits(models.values())", "judged(models['aux']"),
     ],

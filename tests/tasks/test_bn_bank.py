@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -292,29 +293,17 @@ def test_limits(data: ImageSet, judged: Context) -> None:
     assert "adapted" not in kinds(measured(replace(TASK, adapt=(), limit=5), data, judged))
 
 
-class Counting:
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.done = 0
-
-    def begin(self, stage: str, total: int) -> None:
-        self.stages.append((stage, total))
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.done += amount
-
-
-def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, judged: Context) -> None:
-    model, progress = network(), Counting()
+def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, judged: Context, counting: Any) -> None:
+    model = network()
     model.bn1.train()
     model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
     before = copy.deepcopy(model)
     bank = copy.deepcopy(bank_of(judged.origin.model).state_dict())
     state = torch.random.get_rng_state()
-    first = measured(TASK, data, replace(judged, progress=progress), model)
+    first = measured(TASK, data, replace(judged, progress=counting), model)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert progress.stages == [("bn_bank", progress.done)]
-    assert progress.done == (2 + 5 * 4) * 5 + 6 * 16 * TASK.steps  # batches of 16 images, steps
+    assert counting.stages == [("bn_bank", counting.done)]
+    assert counting.done == (2 + 5 * 4) * 5 + 6 * 16 * TASK.steps  # batches of 16 images, steps
     for (key, one), other in zip(model.state_dict().items(), before.state_dict().values(), strict=True):
         assert torch.equal(one, other), key
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]

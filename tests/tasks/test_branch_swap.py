@@ -6,6 +6,7 @@ import copy
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,27 +263,15 @@ def test_one_branch_or_no_batchnorm_is_not_measured(data: ImageSet, context: Con
     assert measured({"main": plain, "aux": plain}, data, context) == []
 
 
-class Counting:
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.done = 0
-
-    def begin(self, stage: str, total: int) -> None:
-        self.stages.append((stage, total))
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.done += amount
-
-
-def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, context: Context) -> None:
-    models, progress = branches("aux"), Counting()
+def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, context: Context, counting: Any) -> None:
+    models = branches("aux")
     models["aux"].bn1.train()
     models["main"].conv1.weight.grad = torch.ones_like(models["main"].conv1.weight)
     before, state = copy.deepcopy(models), torch.random.get_rng_state()
-    first = measured(models, data, replace(context, progress=progress))
+    first = measured(models, data, replace(context, progress=counting))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert progress.stages == [("branches", progress.done)]
-    assert progress.done == 5 * 4 * 5 + 4 * 37 * 2  # batches of 16 images, steps
+    assert counting.stages == [("branches", counting.done)]
+    assert counting.done == 5 * 4 * 5 + 4 * 37 * 2  # batches of 16 images, steps
     for branch, model in models.items():
         then = before[branch]
         for (key, one), other in zip(model.state_dict().items(), then.state_dict().values(), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from robusteval.data.sets import ImageSet
-from robusteval.progress import Progress
 from robusteval.records import Measurement
 from robusteval.tasks import (
     TASKS,
@@ -222,24 +222,13 @@ def test_measurements_say_what_the_outcomes_say(name: str, network: Network, dat
     assert len(values) > 1  # the branches are different networks
 
 
-class Counting(Progress):
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.done = 0
-
-    def begin(self, stage: str, total: int) -> None:
-        self.stages.append((stage, total))
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.done += amount
-
-
 @pytest.mark.parametrize("name", sorted(SMALL.keys() - NEEDS_A_RUN))
-def test_progress_ends_at_its_total(name: str, network: Network, data: ImageSet, context: Context) -> None:
-    progress = Counting()
-    run(name, network, data, replace(context, progress=progress))
-    assert [stage for stage, _ in progress.stages] == [name]
-    assert progress.done == progress.stages[0][1] > 0
+def test_progress_ends_at_its_total(
+    name: str, network: Network, data: ImageSet, context: Context, counting: Any
+) -> None:
+    run(name, network, data, replace(context, progress=counting))
+    assert [stage for stage, _ in counting.stages] == [name]
+    assert counting.done == counting.stages[0][1] > 0
 
 
 @pytest.mark.parametrize("name", SCORES)

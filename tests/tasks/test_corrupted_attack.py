@@ -85,7 +85,7 @@ def test_against_pgd_on_images_corrupted_beforehand(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("model, branch), view.data", "model, branch), data"),  # attacks the images as they were
+        ("withstand(model, view.data", "withstand(model, data"),  # attacks the images as they were
         ('"robust_accuracy", stand.robust', '"robust_accuracy", stand.clean & stand.after["restart 0"]'),
         ('"accuracy", stand.clean', '"accuracy", stand.robust'),
         ("robust[branch].append(stand.robust)", "robust[branch].append(stand.clean)"),

@@ -31,9 +31,11 @@ from robusteval.tasks import (
     Outcomes,
     Pgd,
     Task,
+    portions,
     robust,
 )
 from robusteval.tasks.predict import to_input
+from robusteval.tasks.withstand import Stage, Stand, withstand
 
 FEW = {"steps": 10, "queries": 60}
 
@@ -118,12 +120,12 @@ def test_square_breaks_what_has_no_gradient(known: Mapping[str, nn.Module], data
 def test_the_standard_ensemble_is_what_its_paper_says(
     data: ImageSet, context: Context, network: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[robust.Stage] = []
+    made: list[Stage] = []
 
-    def kept(target: object, data: ImageSet, stages: list[robust.Stage], *rest: object, **more: object) -> robust.Stand:
+    def kept(target: object, data: ImageSet, stages: list[Stage], *rest: object, **more: object) -> Stand:
         made.extend(stages)
         nothing = np.zeros(len(data.labels), dtype=np.bool_)
-        return robust.Stand(nothing, nothing, {stage.name: nothing for stage in stages}, torch.empty(0), {})
+        return Stand(nothing, nothing, {stage.name: nothing for stage in stages}, torch.empty(0), {})
 
     monkeypatch.setattr(robust, "withstand", kept)
     ten = replace(data, classes=tuple("abcdefghijk"))  # eleven: one more than nine targets need
@@ -185,8 +187,8 @@ def test_outcomes_do_not_depend_on_batches_or_shards(
     model, task = network(), AutoAttack(epsilon=0.002, steps=3, queries=20)
     _, expected = measured(task, model, data, replace(context, batch_size=100))
     assert 0 < expected.sum() < 53
-    monkeypatch.setattr(robust, "SLOTS", batch_size)
-    monkeypatch.setattr(robust, "FILLS", 1)  # portions are shards
+    monkeypatch.setattr(portions, "SLOTS", batch_size)
+    monkeypatch.setattr(portions, "FILLS", 1)  # portions are shards
     _, found = measured(task, model, data, replace(context, batch_size=batch_size))
     np.testing.assert_array_equal(found, expected)
 
@@ -259,10 +261,10 @@ def test_the_kept_example_is_the_one_nearest_to_a_mistake(
     known: Mapping[str, nn.Module], data: ImageSet, context: Context
 ) -> None:
     model, threat = known["linear"], Threat("Linf", 0.07)
-    strong, weak = (robust.Stage(name, PgdSearch(threat, 0.03, n, None)) for name, n in (("strong", 10), ("weak", 1)))
+    strong, weak = (Stage(name, PgdSearch(threat, 0.03, n, None)) for name, n in (("strong", 10), ("weak", 1)))
     kept = {}
     for stages in ([strong], [weak], [strong, weak]):
-        stand = robust.withstand(robust.Target(model, ""), data, stages, threat, context, key="k", keep=53)
+        stand = withstand(model, data, stages, threat, context, where="", key="k", keep=53)
         np.testing.assert_array_equal(stand.robust, stand.clean)
         kept[tuple(stage.name for stage in stages)] = stand.examples
     assert torch.equal(kept["strong", "weak"], kept[("strong",)])

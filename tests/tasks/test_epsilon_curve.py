@@ -22,7 +22,7 @@ from robusteval.stats import wilson
 from robusteval.tasks import Clean, Context, Outcomes
 from robusteval.tasks.epsilon_curve import EpsilonCurve
 from robusteval.tasks.predict import to_input
-from robusteval.tasks.robust import Stage, Target, withstand
+from robusteval.tasks.withstand import Stage, withstand
 
 Line = Callable[[int], nn.Module]
 Mutant = Callable[[str, str, str], ModuleType]
@@ -192,7 +192,7 @@ def test_an_example_beyond_its_own_radius_is_an_error(line: Line, grains: ImageS
     search = PgdSearch(Threat("Linf", 0.002), 0.002, 3, None)
     stages = [Stage("narrow", search, Threat("Linf", 0.001))]
     with pytest.raises(OutsideTheBall, match=r"ball of radius 0\.001"):
-        withstand(Target(line(0), "main"), grains, stages, Threat("Linf", 0.1), context, key="k")
+        withstand(line(0), grains, stages, Threat("Linf", 0.1), context, where="main", key="k")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from robusteval.randomness import Stream
 from robusteval.tasks import Context, Pgd
 from robusteval.tasks.features import Features
 from robusteval.tasks.predict import parts, to_input
-from robusteval.tasks.robust import Stage
+from robusteval.tasks.withstand import Stage
 
 EPS = 8 / 255
 

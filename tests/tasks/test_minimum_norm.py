@@ -22,7 +22,7 @@ from robusteval.errors import UserError
 from robusteval.options import build
 from robusteval.randomness import Stream
 from robusteval.stats import t_interval, wilson
-from robusteval.tasks import Context, minimum_norm
+from robusteval.tasks import Context, portions
 from robusteval.tasks.minimum_norm import QUANTILES, MinimumNorm, nearest_distances, quantile
 from robusteval.tasks.predict import to_input
 from robusteval.tasks.task import Observation
@@ -105,13 +105,13 @@ def test_the_distribution_of_a_linear_network(line: Line, grains: ImageSet, cont
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("values = np.where(still_right(x, y)", "values = np.where(~still_right(x, y)"),  # wrong ones are attacked
+        ("wrong = ~still_right(", "wrong = still_right("),  # wrong ones are attacked
         ("math.ceil(n * share - 1e-9) - 1", "math.ceil(n * share - 1e-9)"),
         ("ordered[high]) if high < n", "ordered[high - 1]) if high < n"),
         ("ordered[low - 1]) if low", "ordered[low]) if low"),
-        ("np.minimum(values[values > 0], far", "np.maximum(values[values > 0], far"),
-        ("masked_fill(still_right(", "masked_fill(~still_right("),
-        ("distance(x[attacked], made, norm)", "distance(x[attacked], made, 'L2')"),
+        ("np.minimum(nearest[nearest > 0], far", "np.maximum(nearest[nearest > 0], far"),
+        ("masked_fill(unbroken", "masked_fill(~unbroken"),
+        ("distance(portion.x[attacked], made, norm)", "distance(portion.x[attacked], made, 'L2')"),
     ],
 )
 def test_planted_mistakes_are_found(
@@ -179,23 +179,6 @@ def test_records_say_what_was_done_and_what_it_took(line: Line, grains: ImageSet
     }
 
 
-class Notes:
-    """A draft in memory that can be told to end the work after some notes."""
-
-    def __init__(self, survive: int) -> None:
-        self.kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
-        self.survive = survive
-
-    def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
-        return self.kept.get(key)
-
-    def write(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        if self.survive == 0:
-            raise KeyboardInterrupt
-        self.survive -= 1
-        self.kept[key] = {name: value.copy() for name, value in arrays.items()}
-
-
 @pytest.mark.parametrize("survive", [0, 1, 4])
 def test_portions_and_interruptions_change_nothing(
     survive: int,
@@ -203,25 +186,25 @@ def test_portions_and_interruptions_change_nothing(
     data: ImageSet,
     context: Context,
     monkeypatch: pytest.MonkeyPatch,
+    notes: Any,
+    counting: Any,
 ) -> None:
     task = MinimumNorm(targets=2, iterations=4)
     whole = searched(task, network(), data, context)
-    monkeypatch.setattr(minimum_norm, "SLOTS", 16)
-    monkeypatch.setattr(minimum_norm, "FILLS", 2)  # 32 and 21 images, two searches each
-    notes = Notes(survive)
+    monkeypatch.setattr(portions, "SLOTS", 16)
+    monkeypatch.setattr(portions, "FILLS", 2)  # 32 and 21 images, two searches each
+    notes.survive = survive
     if survive < 4:
         with pytest.raises(KeyboardInterrupt):
             searched(task, network(), data, replace(context, draft=notes))
     else:
         searched(task, network(), data, replace(context, draft=notes))
     notes.survive = 1000
-    told: list[int] = []
-    progress = type("Told", (), {"begin": lambda *_: None, "advance": lambda self, n=1, note="": told.append(n)})()
     again, asked = network(), []
     again.register_forward_hook(lambda module, inputs, output: asked.append(len(output)))
-    found = searched(task, again, data, replace(context, draft=notes, progress=progress))
+    found = searched(task, again, data, replace(context, draft=notes, progress=counting))
     np.testing.assert_array_equal(found, whole)
-    assert sum(told) == 2 * 53 * (4 + 3)  # iterations and bisections of two searches
+    assert counting.done == 2 * 53 * (4 + 3)  # iterations and bisections of two searches
     assert bool(asked) == (survive < 4)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,26 +150,14 @@ def test_what_cannot_be_measured_says_so(data: ImageSet, context: Context) -> No
     assert rest == {(None, "no neuron is of this kind")}
 
 
-class Counting:
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.done = 0
-
-    def begin(self, stage: str, total: int) -> None:
-        self.stages.append((stage, total))
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.done += amount
-
-
-def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, context: Context) -> None:
-    model, progress = network(), Counting()
+def test_networks_are_left_as_they_were_and_progress_is_told(data: ImageSet, context: Context, counting: Any) -> None:
+    model = network()
     model.bn1.train()
     before, state = copy.deepcopy(model), torch.random.get_rng_state()
-    first = measured({"main": model}, data, replace(context, progress=progress))
+    first = measured({"main": model}, data, replace(context, progress=counting))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert progress.stages == [("neurons", progress.done)]
-    assert progress.done == 3 * 4
+    assert counting.stages == [("neurons", counting.done)]
+    assert counting.done == 3 * 4
     for (key, one), other in zip(model.state_dict().items(), before.state_dict().values(), strict=True):
         assert torch.equal(one, other), key
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from robusteval.method import Method, Setting, attached
 from robusteval.methods.entprop import EntProp
 from robusteval.methods.standard import Standard
 from robusteval.options import build
-from robusteval.progress import Progress
 from robusteval.randomness import Stream
 from robusteval.records import Measurement
 from robusteval.stats import wilson
@@ -214,29 +214,17 @@ def test_gini_at_its_ends() -> None:
     assert _gini(np.array([0, 0, 0, 5])) == pytest.approx(0.75)
 
 
-class Counting(Progress):
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.done = 0
-
-    def begin(self, stage: str, total: int) -> None:
-        self.stages.append((stage, total))
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.done += amount
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_networks_are_left_as_they_were_and_twice_is_the_same(
-    precision: str, network: Network, data: ImageSet, context: Context
+    precision: str, network: Network, data: ImageSet, context: Context, counting: Any
 ) -> None:
-    origin, progress = trained_by(EntProp(steps=2), network, data), Counting()
+    origin = trained_by(EntProp(steps=2), network, data)
     models = {"main": network(), "aux": network()}
     models["main"][1].eval()
     flags = [m.training for model in models.values() for m in model.modules()]
     before = [t.clone() for t in (*models["main"].state_dict().values(), *origin.model.state_dict().values())]
     images, draws = data.images.clone(), torch.random.get_rng_state()
-    context = replace(context, origin=origin, precision=precision, progress=progress)
+    context = replace(context, origin=origin, precision=precision, progress=counting)
     first, second = (measured(Selection(bins=3), models, data, context) for _ in range(2))
     assert first == second
     assert [m.training for model in models.values() for m in model.modules()] == flags
@@ -245,8 +233,8 @@ def test_networks_are_left_as_they_were_and_twice_is_the_same(
     assert all(p.grad is None for model in (*models.values(), origin.model) for p in model.parameters())
     assert torch.equal(data.images, images)
     assert torch.equal(torch.random.get_rng_state(), draws)
-    assert progress.stages == [("selection", 6)] * 2
-    assert progress.done == 12
+    assert counting.stages == [("selection", 6)] * 2
+    assert counting.done == 12
     assert all(Measurement.model_validate_json(m.model_dump_json()) == m for m in first)
 
 

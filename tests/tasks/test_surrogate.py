@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from robusteval.attacks.search import Query, Threat, run
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
 from robusteval.randomness import Stream
-from robusteval.tasks import Context, surrogate
+from robusteval.tasks import Context, portions
 from robusteval.tasks.predict import to_input
 from robusteval.tasks.surrogate import FurthestAstray, judged
 
@@ -58,41 +57,28 @@ def test_slots_and_shards_change_no_bit(grains: ImageSet) -> None:
     assert far.min() > 0
 
 
-class Notes:
-    """A draft in memory that can be told to end the work after some notes."""
-
-    def __init__(self, survive: int = 1000) -> None:
-        self.kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
-        self.survive = survive
-
-    def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
-        return self.kept.get(key)
-
-    def write(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        if self.survive == 0:
-            raise KeyboardInterrupt
-        self.survive -= 1
-        self.kept[key] = {name: value.copy() for name, value in arrays.items()}
-
-
 @pytest.mark.parametrize("survive", [0, 1, 2])
 def test_portions_and_interruptions_change_nothing(
-    survive: int, line: Line, grains: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch
+    survive: int,
+    line: Line,
+    grains: ImageSet,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    notes: Any,
+    counting: Any,
 ) -> None:
     judges = {"one": line(1), "two": line(2)}
     whole = judged(line(0), judges, grains, PGD, context, key="k")
-    monkeypatch.setattr(surrogate, "SLOTS", 16)
-    monkeypatch.setattr(surrogate, "FILLS", 2)  # 32, 32 and 26 images
-    notes = Notes(survive)
+    monkeypatch.setattr(portions, "SLOTS", 16)
+    monkeypatch.setattr(portions, "FILLS", 2)  # 32, 32 and 26 images
+    notes.survive = survive
     with pytest.raises(KeyboardInterrupt):
         judged(line(0), judges, grains, PGD, replace(context, draft=notes), key="k")
     notes.survive = 1000
-    told: list[int] = []
-    progress = type("Told", (), {"begin": lambda *_: None, "advance": lambda self, n=1, note="": told.append(n)})()
     again, asked = line(0), []
     again.register_forward_hook(lambda module, inputs, output: asked.append(len(output)))
-    found = judged(again, judges, grains, PGD, replace(context, draft=notes, progress=progress), key="k")
-    assert sum(told) == 90 * (PGD.steps + 1)  # the last iterate is looked at, too
+    found = judged(again, judges, grains, PGD, replace(context, draft=notes, progress=counting), key="k")
+    assert counting.done == 90 * (PGD.steps + 1)  # the last iterate is looked at, too
     assert len(asked) == 8 * sum((2, 2, 2)[survive:])
     assert found.passes == 2 * 8 * 96  # of all portions, of which some were made before
     for name, outcomes in whole.right.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,24 +195,11 @@ def test_everything_is_left_as_it_was_and_twice_is_the_same(data: ImageSet, cont
     assert not networks["student"]._forward_hooks
 
 
-class Counting:
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.done = 0
-
-    def begin(self, stage: str, total: int) -> None:
-        self.stages.append((stage, total))
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.done += amount
-
-
-def test_progress_ends_at_its_total(data: ImageSet, context: Context) -> None:
+def test_progress_ends_at_its_total(data: ImageSet, context: Context, counting: Any) -> None:
     models, context, _ = setting_of(data, context)
-    progress = Counting()
-    list(TASK.measure(models, data, replace(context, progress=progress)))
-    assert progress.stages == [("teacher", 4 * 3)]
-    assert progress.done == 12
+    list(TASK.measure(models, data, replace(context, progress=counting)))
+    assert counting.stages == [("teacher", 4 * 3)]
+    assert counting.done == 12
 
 
 @pytest.mark.parametrize("method", [Standard(), BnFree()])

@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -103,21 +102,9 @@ def test_it_is_the_attack_of_the_matrix(line: Line, grains: ImageSet, context: C
             np.testing.assert_array_equal(mine.outcomes, outcomes)
 
 
-class Counting:
-    def __init__(self) -> None:
-        self.stages: list[tuple[str, int]] = []
-        self.done = 0
-
-    def begin(self, stage: str, total: int) -> None:
-        self.stages.append((stage, total))
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self.done += amount
-
-
-def test_a_run_that_is_not_there_is_missing(line: Line, grains: ImageSet, context: Context) -> None:
-    models, progress = {"main": line(0), "aux": line(1)}, Counting()
-    context = replace(beside(context, grains, {"pgd_at": line(3)}), progress=progress)
+def test_a_run_that_is_not_there_is_missing(line: Line, grains: ImageSet, context: Context, counting: Any) -> None:
+    models = {"main": line(0), "aux": line(1)}
+    context = replace(beside(context, grains, {"pgd_at": line(3)}), progress=counting)
     found = by_place(list(replace(TASK, limit=20).measure(models, grains, context)))
     for branch in models:
         measurement, outcomes = found["standard", branch]
@@ -134,28 +121,18 @@ def test_a_run_that_is_not_there_is_missing(line: Line, grains: ImageSet, contex
             "steps": 10,
         }
         assert measurement.where == there.where | {"made_on": "standard"}
-    assert progress.stages == [("transfer", 40 * 11)]  # ten steps and a look at the last iterate
-    assert progress.done == 40 * 11
+    assert counting.stages == [("transfer", 40 * 11)]  # ten steps and a look at the last iterate
+    assert counting.done == 40 * 11
 
 
 def test_a_bare_checkpoint_has_no_siblings(line: Line, grains: ImageSet, context: Context) -> None:
     assert list(TASK.measure({"main": line(0)}, grains, context)) == []
 
 
-class Notes:
-    def __init__(self) -> None:
-        self.kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
-
-    def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
-        return self.kept.get(key)
-
-    def write(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        assert key not in self.kept
-        self.kept[key] = dict(arrays)
-
-
-def test_a_draft_made_on_other_weights_is_not_taken_up(line: Line, grains: ImageSet, context: Context) -> None:
-    notes, models = Notes(), {"main": line(0)}
+def test_a_draft_made_on_other_weights_is_not_taken_up(
+    line: Line, grains: ImageSet, context: Context, notes: Any
+) -> None:
+    models = {"main": line(0)}
     task = replace(TASK, sources=("standard",))
     asked: list[int] = []
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,8 @@ from robusteval.attacks.geometry import OutsideTheBall
 from robusteval.attacks.search import Query, State, Threat
 from robusteval.data.sets import ImageSet
 from robusteval.randomness import Stream
-from robusteval.tasks import Context, robust
-from robusteval.tasks.predict import to_input
-from robusteval.tasks.robust import Stage, Target, withstand
+from robusteval.tasks import Context, portions
+from robusteval.tasks.withstand import Stage, withstand
 
 THREAT = Threat("Linf", 0.05)
 
@@ -53,23 +51,6 @@ class Bright(nn.Module):
         return torch.stack([~risen, risen, risen & False], dim=1).float()
 
 
-class Notes:
-    """A draft in memory that can be told to end the work after some notes."""
-
-    def __init__(self, survive: int = 1000) -> None:
-        self.kept: dict[str, dict[str, npt.NDArray[Any]]] = {}
-        self.survive = survive
-
-    def read(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
-        return self.kept.get(key)
-
-    def write(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        if self.survive == 0:
-            raise KeyboardInterrupt
-        self.survive -= 1
-        self.kept[key] = {name: value.copy() for name, value in arrays.items()}
-
-
 @pytest.fixture
 def grey() -> ImageSet:
     """70 grey images of class 0, the last 6 labelled 1."""
@@ -83,7 +64,7 @@ STAGES = [Stage("none", Moves(0.0)), Stage("thirds", Moves(0.04, of=3)), Stage("
 
 def test_each_stage_meets_those_left_standing_and_breaks_for_good(grey: ImageSet, context: Context) -> None:
     model = Bright()
-    stand = withstand(Target(model, "main"), grey, STAGES, THREAT, context, key="k", keep=8)
+    stand = withstand(model, grey, STAGES, THREAT, context, key="k", keep=8, where="main")
     number = np.arange(70)
     right = number < 64
     np.testing.assert_array_equal(stand.clean, right)
@@ -101,14 +82,14 @@ def test_each_stage_meets_those_left_standing_and_breaks_for_good(grey: ImageSet
 def test_portions_change_nothing(
     grey: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch, known: Mapping[str, nn.Module], data: ImageSet
 ) -> None:
-    monkeypatch.setattr(robust, "SLOTS", 16)
-    monkeypatch.setattr(robust, "FILLS", 1)
+    monkeypatch.setattr(portions, "SLOTS", 16)
+    monkeypatch.setattr(portions, "FILLS", 1)
     test_each_stage_meets_those_left_standing_and_breaks_for_good(grey, context)
     threat = Threat("Linf", 0.102)
     stages = [Stage("pgd", PgdSearch(threat, 0.05, 4, Stream.of(0)))]
-    small = withstand(Target(known["linear"], "main"), data, stages, threat, context, key="k", keep=20)
+    small = withstand(known["linear"], data, stages, threat, context, key="k", keep=20, where="main")
     monkeypatch.undo()
-    whole = withstand(Target(known["linear"], "main"), data, stages, threat, context, key="k", keep=20)
+    whole = withstand(known["linear"], data, stages, threat, context, key="k", keep=20, where="main")
     assert 0 < whole.robust.sum() < whole.clean.sum()
     np.testing.assert_array_equal(small.robust, whole.robust)
     assert torch.equal(small.examples, whole.examples)
@@ -116,28 +97,27 @@ def test_portions_change_nothing(
 
 @pytest.mark.parametrize("survive", range(9))
 def test_an_interrupted_attack_goes_on_where_it_was(
-    survive: int, grey: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch
+    survive: int, grey: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch, notes: Any, counting: Any
 ) -> None:
-    monkeypatch.setattr(robust, "SLOTS", 16)
-    monkeypatch.setattr(robust, "FILLS", 2)  # portions of 32, 32 and 6 images, three stages each
-    whole = withstand(Target(Bright(), "main"), grey, STAGES, THREAT, context, key="k", keep=40)
-    notes, first = Notes(survive), Bright()
+    monkeypatch.setattr(portions, "SLOTS", 16)
+    monkeypatch.setattr(portions, "FILLS", 2)  # portions of 32, 32 and 6 images, three stages each
+    whole = withstand(Bright(), grey, STAGES, THREAT, context, key="k", keep=40, where="main")
+    notes.survive, first = survive, Bright()
     with pytest.raises(KeyboardInterrupt):
-        withstand(Target(first, "main"), grey, STAGES, THREAT, replace(context, draft=notes), key="k", keep=40)
+        withstand(first, grey, STAGES, THREAT, replace(context, draft=notes), key="k", keep=40, where="main")
     notes.survive = 1000
-    again, told = Bright(), []
-    progress = type("Told", (), {"begin": lambda *_: None, "advance": lambda self, n=1, note="": told.append(n)})()
-    rest = replace(context, draft=notes, progress=progress)
-    stand = withstand(Target(again, "main"), grey, STAGES, THREAT, rest, key="k", keep=40)
+    again = Bright()
+    rest = replace(context, draft=notes, progress=counting)
+    stand = withstand(again, grey, STAGES, THREAT, rest, key="k", keep=40, where="main")
     np.testing.assert_array_equal(stand.robust, whole.robust)
     assert all(np.array_equal(stand.after[name], whole.after[name]) for name in whole.after)
     assert torch.equal(stand.examples, whole.examples)
-    assert sum(told) == 3 * 70
+    assert counting.done == 3 * 70
     complete = Bright()
-    withstand(Target(complete, "main"), grey, STAGES, THREAT, context, key="k", keep=40)
+    withstand(complete, grey, STAGES, THREAT, context, key="k", keep=40, where="main")
     if survive >= 1:
         assert len(again.batches) < len(complete.batches)
-    another = withstand(Target(Bright(), "main"), grey, STAGES[:1], THREAT, rest, key="other")
+    another = withstand(Bright(), grey, STAGES[:1], THREAT, rest, key="other", where="main")
     assert another.robust.sum() == 64  # another key, nothing taken over
 
 
@@ -154,18 +134,4 @@ def test_an_attack_that_leaves_its_ball_is_an_error(
     move: Moves, threat: Threat, grey: ImageSet, context: Context
 ) -> None:
     with pytest.raises(OutsideTheBall, match=r"of 64 examples are outside the (Linf|L2) ball of radius"):
-        withstand(Target(Bright(), "main"), grey, [Stage("far", move)], threat, context, key="k")
-
-
-def test_examples_made_on_one_network_are_judged_on_the_other(
-    known: Mapping[str, nn.Module], data: ImageSet, context: Context
-) -> None:
-    threat = Threat("Linf", 0.102)
-    stages = [Stage("pgd", PgdSearch(threat, 0.05, 4, Stream.of(0)))]
-    target = Target(known["reads"], "reads", attacked=known["linear"])
-    stand = withstand(target, data, stages, threat, context, key="k", keep=53)
-    seen = known["reads"](stand.examples).argmax(1) == data.labels
-    assert stand.clean.all()
-    np.testing.assert_array_equal(stand.robust, seen.numpy())
-    moved = (stand.examples - to_input(data.images, context.device)).abs().amax((1, 2, 3))
-    assert (moved > 0).all()
+        withstand(Bright(), grey, [Stage("far", move)], threat, context, key="k", where="main")

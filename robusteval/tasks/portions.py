@@ -1,0 +1,100 @@
+"""A data set in the portions that are attacked at a time: a portion lies on the device as float32, and is drafted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robusteval.attacks.geometry import check_inside
+from robusteval.attacks.search import GPU_SLOTS, SLOTS, Query, Search, Threat, run
+from robusteval.data.sets import ImageSet
+from robusteval.tasks.predict import to_input
+from robusteval.tasks.task import Context
+
+FILLS = 16
+"""A portion is so many times the images that are under attack at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Portion:
+    """Some images of a set.
+
+    Attributes:
+        rows: where they are in it.
+        x: float32 (n, 3, H, W) in [0, 1], on the context's device.
+        y, index: int64 (n,) labels and numbers in the set, there too.
+    """
+
+    rows: slice
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+    def __str__(self) -> str:
+        return f"{self.rows.start}-{self.rows.stop}"
+
+
+def portions(data: ImageSet, context: Context) -> Iterator[Portion]:
+    """The set's images in order, at most `FILLS` times the slots at a time."""
+    n, most = len(data.labels), FILLS * _slots(context)
+    for first in range(0, n, most):
+        rows = slice(first, min(first + most, n))
+        x, y = to_input(data.images[rows], context.device), data.labels[rows].to(context.device)
+        yield Portion(rows, x, y, torch.arange(rows.start, rows.stop, device=context.device))
+
+
+def query_of(model: nn.Module, context: Context, *, exact: bool = False) -> Query:
+    """The network as attacks ask it, with a new count of passes; on a GPU all batches have one shape.
+
+    Args:
+        model: the network.
+        context: where, and in which precision.
+        exact: in float32 whatever the context says.
+    """
+    rows = None if context.device.type == "cpu" else GPU_SLOTS
+    return Query(model, precision="float32" if exact else context.precision, rows=rows)
+
+
+def attack(
+    search: Search,
+    query: Query,
+    portion: Portion,
+    chosen: Tensor,
+    threat: Threat,
+    context: Context,
+    *,
+    early: bool = True,
+) -> Tensor:
+    """The examples of the chosen images of a portion, in order; ``advance`` is told of all steps of all its images.
+
+    Args:
+        search: the attack.
+        query: the network.
+        portion: the images.
+        chosen: bool (n,): which of them are attacked.
+        threat: what the attack may do.
+        context: where and how.
+        early: whether an image leaves at the first hit.
+
+    Raises:
+        OutsideTheBall: the attack is wrong.
+    """
+    x, advance = portion.x[chosen], context.progress.advance
+    advance((len(chosen) - len(x)) * search.steps)
+    y, index = portion.y[chosen], portion.index[chosen]
+    made = run(search, query, x, y, index, slots=_slots(context), early=early, stepped=advance)
+    check_inside(x, made, norm=threat.norm, epsilon=threat.epsilon)
+    return made
+
+
+def _slots(context: Context) -> int:
+    """How many images are under attack at once."""
+    return SLOTS if context.device.type == "cpu" else GPU_SLOTS
+
+
+def steps_of_a_batch(context: Context) -> int:
+    """How many steps of PGD, which are three passes of an image, judging a batch costs: units of tasks that do both."""
+    return max(context.batch_size // 3, 1)

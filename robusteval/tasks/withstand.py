@@ -1,0 +1,154 @@
+"""Attacks one after another, each on the images that those before it left standing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from robusteval.attacks.doubts.subject import logits_of
+from robusteval.attacks.search import Search, Threat
+from robusteval.data.sets import ImageSet
+from robusteval.losses import margin
+from robusteval.tasks.portions import Portion, attack, portions, query_of
+from robusteval.tasks.predict import right
+from robusteval.tasks.task import Context, Outcomes
+
+
+class Stage(NamedTuple):
+    """An attack of several, with its name in records: parts of one kind share the first word of it.
+
+    ``threat`` is what it may do, where that is less than the others may. ``exact``: its passes are float32 whatever the
+    context says; half precision is too coarse for a search that steps to the boundary itself.
+    """
+
+    name: str
+    search: Search
+    threat: Threat | None = None
+    exact: bool = False
+
+
+def work(stages: Sequence[Stage]) -> int:
+    """Steps that an image takes if nothing breaks it."""
+    return sum(stage.search.steps for stage in stages)
+
+
+@dataclass(frozen=True, eq=False)
+class Stand:
+    """What became of the images.
+
+    Attributes:
+        clean: which images the network gets right unchanged.
+        robust: which of these it gets right after every stage, too.
+        after: by stage: which images were still standing after it.
+        examples: what the attacks handed back for the first images, float32 (k, 3, H, W) on the CPU: the example that
+            broke an image; where none did, the one nearest to being misclassified; the image itself where it was wrong
+            unchanged.
+        passes: by stage: images passed forward and backward by it, padding included.
+    """
+
+    clean: Outcomes
+    robust: Outcomes
+    after: Mapping[str, Outcomes]
+    examples: Tensor
+    passes: Mapping[str, int]
+
+
+def withstand(
+    model: nn.Module,
+    data: ImageSet,
+    stages: Sequence[Stage],
+    threat: Threat,
+    context: Context,
+    *,
+    where: str,
+    key: str,
+    keep: int = 0,
+) -> Stand:
+    """The images' fate, after ``advance`` was told of all steps (`work`) for each image.
+
+    Args:
+        model: the network.
+        data: images and labels.
+        stages: the attacks, in order.
+        threat: what they may do; an example beyond it is an error.
+        context: where and how.
+        where: what the network is, for errors.
+        key: of what is drafted; another one for every call of a task.
+        keep: of so many images, from the first, the examples are handed back.
+
+    Raises:
+        OutsideTheBall: an attack is wrong.
+        UserError: see `robusteval.tasks.predict.logits`.
+    """
+    assert len({stage.name for stage in stages}) == len(stages), "stages are told apart by their names"
+    n, classes = len(data.labels), len(data.classes)
+    standing = np.zeros((1 + len(stages), n), dtype=np.bool_)
+    examples = torch.empty(min(keep, n), *data.images.shape[1:])
+    passes = np.zeros(len(stages), dtype=np.int64)
+
+    def stands(images: Tensor, labels: Tensor) -> Tensor:
+        if context.hardest:
+            return torch.ones_like(labels, dtype=torch.bool)
+        return right(model, images, labels, classes=classes, where=where, batch_size=context.batch_size)
+
+    for portion in portions(data, context):
+        few = max(keep - portion.rows.start, 0)
+        part = context.draft.read(f"{key} {portion}") or _untouched(portion, stands(portion.x, portion.y), stages, few)
+        context.progress.advance(work(stages[: int(part["done"])]) * len(portion.y))
+        for number in range(int(part["done"]), len(stages)):
+            stage = stages[number]
+            query = query_of(model, context, exact=stage.exact)
+            alive = torch.from_numpy(part["standing"][number]).to(context.device)
+            ball, early = stage.threat or threat, not context.hardest
+            made = attack(stage.search, query, portion, alive, ball, context, early=early)
+            after = part["standing"].copy()
+            after[number + 1] = alive.masked_scatter(alive, stands(made, portion.y[alive])).cpu().numpy()
+            broken = torch.from_numpy(~after[number + 1]).to(context.device)
+            spent = part["passes"].copy()
+            spent[number] = query.forward + query.backward
+            kept = _kept(model, portion, torch.from_numpy(part["examples"]), made, alive, broken)
+            part = {"standing": after, "examples": kept, "passes": spent, "done": np.array(number + 1)}
+            context.draft.write(f"{key} {portion}", part)
+        standing[:, portion.rows] = part["standing"]
+        examples[portion.rows] = torch.from_numpy(part["examples"])
+        passes += part["passes"]
+    outcomes = {stage.name: standing[1 + i] for i, stage in enumerate(stages)}
+    return Stand(
+        standing[0], standing[-1], outcomes, examples, {stage.name: int(passes[i]) for i, stage in enumerate(stages)}
+    )
+
+
+def _untouched(portion: Portion, clean: Tensor, stages: Sequence[Stage], keep: int) -> dict[str, npt.NDArray[Any]]:
+    """What is drafted of a portion: who stood before and after each stage, examples, passes, stages done."""
+    standing = np.zeros((1 + len(stages), len(portion.y)), dtype=np.bool_)
+    standing[0] = clean.cpu().numpy()
+    passes = np.zeros(len(stages), dtype=np.int64)
+    return {"standing": standing, "examples": portion.x[:keep].cpu().numpy(), "passes": passes, "done": np.array(0)}
+
+
+def _kept(
+    model: nn.Module, portion: Portion, examples: Tensor, made: Tensor, alive: Tensor, broken: Tensor
+) -> npt.NDArray[np.float32]:
+    """The examples of the first images, with those of a new attack where it broke an image or came nearer to it."""
+    rows = torch.nonzero(alive[: len(examples)]).squeeze(1)
+    x, y, later = portion.x[rows], portion.y[rows], made[: len(rows)]
+    earlier = examples.to(x.device)[rows]
+    stronger = broken[rows] | _nearer(model, x, earlier, later, y)
+    chosen = examples.clone()
+    chosen[rows.cpu()] = torch.where(stronger.view(-1, 1, 1, 1), later, earlier).cpu()
+    return chosen.numpy()
+
+
+def _nearer(model: nn.Module, x: Tensor, earlier: Tensor, later: Tensor, y: Tensor) -> Tensor:
+    """Where the later example is nearer to being misclassified; the image itself is further than anything else."""
+    if not len(x):
+        return torch.empty(0, dtype=torch.bool, device=x.device)
+    was_image, is_image = ((points == x).flatten(1).all(dim=1) for points in (earlier, later))
+    less = margin(logits_of(model, later), y) < margin(logits_of(model, earlier), y)
+    return ~is_image & (was_image | less)
