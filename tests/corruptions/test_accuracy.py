@@ -7,7 +7,8 @@ q_i under both, and the variance of the difference is that of the draws alone: t
 once for the reference and half of it for the mean of our two seeds. Our two seeds tell that sum: they disagree on
 image i with probability 2 q_i (1 - q_i). So the squared standard error is 3/4 of the disagreements over n squared, a
 good deal less than for two samples of different images. The same holds for pixels, with the squared difference of an
-image's value between two seeds in the place of a disagreement.
+image's value between two seeds in the place of a disagreement. Where the reference is the mean of several runs,
+its share of the variance is divided by their number (`RUNS`).
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ REFERENCE = {
         "-0.72/13.22 -1.02/26.18 -0.97/33.73 -1.13/39.84 -1.21/47.81",
     ),
     "elastic_transform": (
-        "85.54 85.91 81.29 75.51 69.64",
+        "85.54 85.91 81.29 74.30 69.64",
         "58.24 58.00 56.63 55.33 55.62",
         "-0.65/35.94 -0.72/33.06 -0.65/29.78 -0.61/27.54 -0.57/22.84",
     ),
@@ -92,6 +93,19 @@ REFERENCE = {
         "+1.02/7.85 +2.75/12.87 +6.75/18.91 -2.86/18.33 -4.79/23.52",
     ),
 }
+
+RUNS = {("elastic_transform", 4): 12}
+"""Where the reference of the ResNet-20 is the mean of more than one run of the published code.
+
+The one run that all other figures are from was a rare draw in this cell: 75.51 %. Fed with that run's very numbers,
+our generator gives 75.45 %, with another answer (right or wrong) on 88 of the 10,000 images. The reference here is
+new runs of the published function, each over all test images in order:
+
+    np.random.seed(seed); images = [np.uint8(elastic_transform(image, 4)) for image in test_images]
+
+Seeds 0 to 11: 74.01 74.58 74.21 74.69 74.29 74.48 74.18 73.98 74.85 74.05 74.08 74.15 (OpenCV 5.0, scipy 1.17.1,
+scikit-image 0.26.0, numpy 2.4.6).
+"""
 
 FIXED = {
     "brightness",
@@ -156,11 +170,15 @@ class Deviation(NamedTuple):
         return max(abs(self.miss) - rounding, 0) / self.error
 
 
-def deviation(ours: tuple[Tensor, Tensor], reference: float) -> Deviation:
-    """The deviation of the mean of one value for every image (N,), given for each of our two seeds."""
+def deviation(ours: tuple[Tensor, Tensor], reference: float, *, runs: int = 1) -> Deviation:
+    """The deviation of the mean of one value for every image (N,), given for each of our two seeds.
+
+    ``runs`` is how many runs the reference is the mean of.
+    """
     first, second = (values.double() for values in ours)
     disagreement = float((first - second).square().sum())
-    return Deviation(float((first + second).mean()) / 2 - reference, (0.75 * disagreement) ** 0.5 / len(first))
+    variance = (1 / runs + 1 / 2) * disagreement / 2
+    return Deviation(float((first + second).mean()) / 2 - reference, variance**0.5 / len(first))
 
 
 def made(data: ImageSet, name: str, severity: int) -> tuple[Tensor, Tensor]:
@@ -176,9 +194,11 @@ def right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return torch.cat([model(part).argmax(1) for part in parts]) == labels
 
 
-def check_accuracy(model: nn.Module, images: tuple[Tensor, Tensor], labels: Tensor, percent: str) -> None:
+def check_accuracy(
+    model: nn.Module, images: tuple[Tensor, Tensor], labels: Tensor, percent: str, *, runs: int = 1
+) -> None:
     first, second = (right(model, some, labels) for some in images)
-    found = deviation((first, second), float(percent) / 100)
+    found = deviation((first, second), float(percent) / 100, runs=runs)
     assert found.standard_errors() <= BAR, found
 
 
@@ -207,7 +227,8 @@ def test_pixels_and_a_robust_network(cifar_test: ImageSet, small: nn.Module, nam
 @pytest.mark.parametrize("name", REFERENCE)
 def test_a_plain_network(cifar_test: ImageSet, resnet: nn.Module, name: str, severity: int) -> None:
     percent = REFERENCE[name][0].split()[severity - 1]
-    check_accuracy(resnet, made(cifar_test, name, severity), cifar_test.labels, percent)
+    runs = RUNS.get((name, severity), 1)
+    check_accuracy(resnet, made(cifar_test, name, severity), cifar_test.labels, percent, runs=runs)
 
 
 def test_the_comparison_sees_noise_that_is_stronger_by_a_hundredth(cifar_test: ImageSet) -> None:

@@ -12,7 +12,9 @@ from robusteval.corruptions import CORRUPTIONS, HELD_OUT, adapter
 from robusteval.errors import UserError
 from robusteval.randomness import Stream
 
-imagecorruptions = pytest.importorskip("imagecorruptions")
+imagecorruptions = pytest.importorskip(
+    "imagecorruptions", reason="OpenCV, which the package needs, does not load without libGL", exc_type=ImportError
+)
 
 ALL = CORRUPTIONS + HELD_OUT
 FIXED = {
