@@ -28,8 +28,8 @@ SLOTS = 64
 GPU_SLOTS = 1024
 """Images under attack at once on a GPU, which smaller batches leave idle."""
 
-_ROWS = 16
-"""Batches are padded to multiples of it: rows of fewer than 8 images differ in their last bits on CPUs."""
+_ROWS = 8
+"""Batches are padded to multiples of it: rows of fewer images differ in their last bits on CPUs."""
 
 
 class Threat(NamedTuple):
@@ -48,18 +48,24 @@ class Query:
 
     Args:
         model: takes images in [0, 1], returns logits (B, K).
-        precision: of the passes that `gradient` and `logits` make. ``bfloat16`` is autocast.
-        rows: batches are padded to this many rows, or to multiples of 16 where it is None: on a GPU, kernels are chosen
+        precision: of these passes. ``bfloat16`` is autocast.
+        rows: batches are padded to this many rows, or to multiples of 8 where it is None: on a GPU, kernels are chosen
             by shape, so that only equal shapes give equal bits.
 
     Attributes:
+        follow: what `gradient` and `logits` pass images through: the model, or the same function (`folded`).
         forward, backward: images that were passed so far, padding included.
     """
 
     def __init__(
-        self, model: nn.Module, *, precision: Literal["float32", "bfloat16"] = "float32", rows: int | None = None
+        self,
+        model: nn.Module,
+        *,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        rows: int | None = None,
     ) -> None:
         self.model = model
+        self.follow = model
         self.precision = precision
         self.rows = rows
         self.forward = self.backward = 0
@@ -72,7 +78,7 @@ class Query:
     def exact(self, points: Tensor) -> Tensor:
         """The logits as they count in the end: in float32 whatever the precision of the search."""
         with torch.no_grad(), torch.autocast(points.device.type, enabled=False):
-            return self._pass(points)[: len(points)]
+            return self._pass(points, exact=True)[: len(points)]
 
     def gradient(self, points: Tensor, value: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """The logits (B, K), detached, and the gradient (shape of the points) of a value (B,) of each image's logits.
@@ -91,14 +97,14 @@ class Query:
                 (gradient,) = torch.autograd.grad(total, zero, allow_unused=True)
         return logits.detach(), torch.zeros_like(points) if gradient is None else gradient
 
-    def _pass(self, points: Tensor) -> Tensor:
+    def _pass(self, points: Tensor, *, exact: bool = False) -> Tensor:
         rows = self._padded(len(points))
         self.forward += rows
         if rows > len(points):
             points = torch.cat([points, points[-1:].expand(rows - len(points), *points.shape[1:])])
         if points.ndim == 4:
             points = points.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.model(points)
+        logits: Tensor = (self.model if exact else self.follow)(points)
         return logits.float()
 
     def _padded(self, n: int) -> int:
@@ -165,7 +171,7 @@ def run(
     rows = torch.empty(0, dtype=torch.int64, device=x.device)
     state: State = {}
     entered = 0
-    with timed("attack"), attack_mode(query.model, "eval"), true_float32():
+    with timed("attack"), attack_mode(query.model, "eval"), attack_mode(query.follow, "eval"), true_float32():
         while True:
             if len(rows) < slots and entered < len(x):
                 new = torch.arange(entered, min(entered + slots - len(rows), len(x)), device=x.device)

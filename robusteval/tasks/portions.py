@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robusteval.attacks.folding import folded
 from robusteval.attacks.geometry import check_inside
 from robusteval.attacks.search import GPU_SLOTS, SLOTS, Query, Search, Threat, run
 from robusteval.data.sets import ImageSet
@@ -84,6 +85,8 @@ def attack(
     """
     x, advance = portion.x[chosen], context.progress.advance
     advance((len(chosen) - len(x)) * search.steps)
+    if len(x):
+        query.follow = folded(query.model, x[:2])
     y, index = portion.y[chosen], portion.index[chosen]
     made = run(search, query, x, y, index, slots=_slots(context), early=early, stepped=advance)
     check_inside(x, made, norm=threat.norm, epsilon=threat.epsilon)

@@ -89,7 +89,7 @@ LIVES = torch.tensor([1, 5, 1, 20, 1, 1, 3, 9])
 def check_refill(walk: Callable[..., Tensor] = run) -> None:
     """Images 0.0 to 0.7, numbered from 100, in three slots; by hand."""
     x = torch.arange(8.0).div(10).view(8, 1, 1, 1)
-    for query, passes in ((Query(nn.Flatten(), rows=1), 30), (Query(nn.Flatten()), 14 * 16)):
+    for query, passes in ((Query(nn.Flatten(), rows=1), 30), (Query(nn.Flatten()), 14 * 8)):
         left: list[int] = []
         found = walk(Countdown(), query, x, LIVES, torch.arange(8) + 100, slots=3, stepped=left.append)
         torch.testing.assert_close(found, x + torch.arange(8).view(8, 1, 1, 1) + 100)
@@ -137,8 +137,8 @@ def test_passes_and_operations_are_those_of_a_count() -> None:
     with FlopCounterMode(display=False) as flops, meter.running():
         run(PgdSearch(Threat("Linf", 0.015), 0.004, 6, RNG), query, x, y, index)
     assert query.forward == query.backward == meter.forward.total() == meter.backward.total()
-    assert 6 * 16 < query.forward < 6 * 48
-    assert query.forward % 16 == 0
+    assert 6 * 8 < query.forward < 6 * 48
+    assert query.forward % 8 == 0
     per_image = forward_flops(model, x[:1])
     assert flops.get_total_flops() == 2 * query.forward * per_image
     assert list(meter.seconds) == ["attack"]
@@ -194,7 +194,7 @@ def test_padding_never_leaks(precision: str, planted: Plant) -> None:
         logits, gradient = query.gradient(x, value)
         assert (gradient != 0).any(dim=(1, 2, 3)).all()
         assert torch.equal(query.logits(x), logits)
-        for n in (1, 2, 5, 15, 16, 17, 31, 33):
+        for n in (1, 2, 5, 7, 8, 9, 15, 17, 33):
             before = query.forward, query.backward
             few = query.gradient(x[-n:], value)
             assert seen[-1] == n
@@ -202,7 +202,7 @@ def test_padding_never_leaks(precision: str, planted: Plant) -> None:
             assert torch.equal(few[1], gradient[-n:])
             assert torch.equal(query.logits(x[-n:]), logits[-n:])
             assert torch.equal(query.exact(x[-n:]), query.exact(x)[-n:])
-            rows = -(-n // 16) * 16
+            rows = -(-n // 8) * 8
             assert (query.forward, query.backward) == (before[0] + 3 * rows + 48, before[1] + rows)
             assert torch.equal(kind(model, precision=precision, rows=64).logits(x[:n]).argmax(1), y[:n])
 
@@ -311,12 +311,12 @@ def test_without_a_derivative_the_gradient_is_zero_and_the_search_ends(how: str)
     assert not logits.requires_grad
     assert gradient.shape == x.shape
     assert (gradient == 0).all()
-    assert query.backward == (16 if how != "detached" else 0)
+    assert query.backward == (8 if how != "detached" else 0)
     threat = Threat("Linf", 1e-4)
     for made in (PgdSearch(threat, 1e-4, 7, RNG), ApgdSearch(threat, 7, RNG), ApgdSearch(threat, 7, RNG, Target(1))):
         query = Query(model)
         found = run(made, query, x, y, index)
-        assert query.forward == (made.steps + isinstance(made.loss, Target)) * 16  # one pass finds the target
+        assert query.forward == (made.steps + isinstance(made.loss, Target)) * 8  # one pass finds the target
         assert (distance(x, found, "Linf") <= 1e-4).all()
         start = made.begin(query, {"x": x, "y": y, "index": index})["point"]
         torch.testing.assert_close(found, start, rtol=0, atol=1e-7)
@@ -354,7 +354,7 @@ MUTANTS = {
     "numbers from 0": ("y[new], index[new]", "y[new], new"),
     "half precision is believed": ('if query.precision == "float32" or', "if True or"),
     "the network as it is": ('attack_mode(query.model, "eval")', 'attack_mode(query.model, "train")'),
-    "precision as it is": ('attack_mode(query.model, "eval"), true_float32():', 'attack_mode(query.model, "eval"):'),
+    "precision as it is": (", true_float32():", ":"),
 }
 
 

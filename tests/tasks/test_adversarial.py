@@ -168,7 +168,9 @@ def test_restarts_that_can_change_nothing_are_left_out(
     calls.clear()
     outcomes(Pgd(steps=3, restarts=4), known["constant"], data, context)
     assert 0 < (data.labels == 2).sum() <= 16
-    assert calls == [16] * (4 + 4 * (3 + 1))  # each restart: three steps and the verdict, of one padded batch
+    # Each restart: three steps and the verdict, of one padded batch.
+    rows = -(-int((data.labels == 2).sum()) // 8) * 8
+    assert calls == [16] * 4 + [*[rows] * 3, 16] * 4
 
 
 def test_gradients_are_half_precision_and_outcomes_are_not(
@@ -178,7 +180,8 @@ def test_gradients_are_half_precision_and_outcomes_are_not(
     seen: list[tuple[torch.dtype, torch.dtype, bool]] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append((inputs[0].dtype, output.dtype, output.requires_grad))
+        if len(output) > 2:  # not the look at a copy whose layers are merged
+            seen.append((inputs[0].dtype, output.dtype, output.requires_grad))
 
     model[0].register_forward_hook(keep)
     exact = outcomes(Pgd(steps=2), model, data, context)

@@ -233,8 +233,8 @@ def test_records_say_what_was_done_and_what_it_took(line: Line, grains: ImageSet
     ]
     attack = {"norm": "Linf", "epsilon": "0.02", "step": "0.01", "steps": 4}
     assert all(list(m.where.items())[2:] == list(attack.items()) for m in found)
-    # 20 images are padded to 32; four steps and a look at the last iterate, forward and backward.
-    one = 5 * 2 * 32 / 20
+    # 20 images are padded to 24; four steps and a look at the last iterate, forward and backward.
+    one = 5 * 2 * 24 / 20
     assert [m.passes for m in found] == pytest.approx([one] * 9 + [3 * one] * 6)
 
 

@@ -70,8 +70,8 @@ class _Witness(Query):
         """From now on, a batch of so many images belongs to these rows."""
         self.x, self.y, self.wrong = state["x"], state["y"], torch.zeros_like(state["y"], dtype=torch.bool)
 
-    def _pass(self, points: Tensor) -> Tensor:
-        logits = super()._pass(points)
+    def _pass(self, points: Tensor, *, exact: bool = False) -> Tensor:
+        logits = super()._pass(points, exact=exact)
         if len(points) == len(self.y):
             # Searches for the nearest example ask about points beyond the ball, too.
             allowed = distance(self.x, points.detach(), self.threat.norm) <= self.threat.epsilon * (1 + 1e-6)
