@@ -25,7 +25,7 @@ def test_a_report_is_regenerated_byte_for_byte(name, rows, tmp_path):
     runs = find_runs(REPORTS / name)
     assert len(runs) == rows
     write_report(tmp_path, runs, cards=plain_cards())
-    for file in ("leaderboard.csv", "leaderboard-long.csv"):
+    for file in ("leaderboard.csv", "leaderboard.md", "leaderboard.tex", "leaderboard.json"):
         assert (tmp_path / file).read_bytes() == (REPORTS / name / file).read_bytes(), file
     pages = [(folder / "leaderboard.html").read_text(encoding="utf-8") for folder in (tmp_path, REPORTS / name)]
     made, kept = (re.sub(r"<svg xmlns:xlink.*?</svg>", "<figure>", page, flags=re.DOTALL) for page in pages)

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from robusteval.report.html import write_report
-from robusteval.report.tables import terminal_table
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robusteval.report.html import write_report
+    from robusteval.report.tables import terminal_table
 
 __all__ = ["terminal_table", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    """What is exported, imported when first asked for: parts of the package need neither pandas nor matplotlib."""
+    if name == "write_report":
+        from robusteval.report.html import write_report
+
+        return write_report
+    if name == "terminal_table":
+        from robusteval.report.tables import terminal_table
+
+        return terminal_table
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

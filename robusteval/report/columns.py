@@ -29,6 +29,12 @@ DIAGNOSTICS = frozenset(
 """Tasks that look into a network or vary an attack. Their accuracies explain the scores and make no column."""
 
 
+ENSEMBLES = ("autoattack", "pyautoattack")
+"""Tasks of ensembles of attacks."""
+
+_PART_WORDS = {"apgd": "APGD", "fab": "FAB", "ce": "CE", "dlr": "DLR", "t": "T", "square": "Square"}
+
+
 @dataclass(frozen=True)
 class Column:
     """A score of the leaderboard.
@@ -53,6 +59,11 @@ class Column:
     better: Literal[1, -1] = 1
 
 
+def cell(measurement: Measurement) -> bool:
+    """Whether it is one cell of a grid of corruptions: most measurements are, and none of them makes a column."""
+    return measurement.task == "corruption" and measurement.metric == "accuracy"
+
+
 def identity(measurement: Measurement) -> Identity:
     """What makes a measurement the same quantity in two runs and branches."""
     where = measurement.where
@@ -69,19 +80,35 @@ def direct(measurement: Measurement) -> bool:
 
 
 def attack_name(task: str, where: Mapping[str, Scalar]) -> str:
-    """An attack the way the field writes it.
+    """An attack the way the field writes it; only the standard ensemble is called AutoAttack.
 
     >>> attack_name("pgd", {"norm": "Linf", "epsilon": "8/255", "steps": 20, "restarts": 1, "loss": "ce"})
     'PGD-20 Linf 8/255'
+    >>> attack_name("autoattack", {"norm": "L2", "epsilon": "0.5", "attack": "standard"})
+    'AutoAttack L2 0.5'
+    >>> attack_name("autoattack", {"norm": "Linf", "epsilon": "8/255", "attack": "apgd-ce square", "queries": 500})
+    'APGD-CE + Square Linf 8/255 500 queries'
     """
-    name = task.upper() if len(task) <= 4 else task.capitalize()
-    parts = [f"{name}-{where['steps']}" if "steps" in where else name]
+    ensemble = task in ENSEMBLES
+    name = _ensemble(task, where) if ensemble else task.upper() if len(task) <= 4 else task.capitalize()
+    parts = [f"{name}-{where['steps']}" if "steps" in where and not ensemble else name]
     parts += [str(where[key]) for key in ("norm", "epsilon") if key in where]
+    parts += [f"{where[key]} {key}" for key in ("steps", "queries") if ensemble and key in where]
     if where.get("restarts", 1) != 1:
         parts.append(f"{where['restarts']} restarts")
     if where.get("loss", "ce") != "ce":
         parts.append(f"{where['loss']} loss")
     return clean(" ".join(parts))
+
+
+def _ensemble(task: str, where: Mapping[str, Scalar]) -> str:
+    """The ensemble's name, or those of its parts where it is not the standard one."""
+    if where.get("attack") == "standard":
+        return "AutoAttack" if task == "autoattack" else "AutoAttack (pyautoattack)"
+    if "attack" not in where:
+        return "Unnamed ensemble"
+    parts = str(where["attack"]).split()
+    return " + ".join("-".join(_PART_WORDS.get(word, word) for word in part.split("-")) for part in parts)
 
 
 def _short(one: Identity) -> str | None:
@@ -103,7 +130,7 @@ def _short(one: Identity) -> str | None:
 
 def ranked(measurement: Measurement) -> bool:
     """Whether it is a quantity of the leaderboard."""
-    return _short(identity(measurement)) is not None
+    return not cell(measurement) and _short(identity(measurement)) is not None
 
 
 def _varying(group: Iterable[Identity]) -> set[str]:
@@ -118,7 +145,7 @@ def _varying(group: Iterable[Identity]) -> set[str]:
 def names(measurements: Iterable[Measurement]) -> dict[Identity, str]:
     """The column key of every leaderboard quantity; what shares a short key is told apart by what differs."""
     groups: dict[str, set[Identity]] = defaultdict(set)
-    for one in {identity(m) for m in measurements}:
+    for one in {identity(m) for m in measurements if not cell(m)}:
         short = _short(one)
         if short is not None:
             groups[short].add(one)
@@ -171,8 +198,10 @@ def _corruption_columns(key: str, one: Identity) -> list[Column]:
     mean = f"Plain mean of the accuracy over {grid}, on {files}."
     error = f"1 \N{MINUS SIGN} corruption accuracy: the unnormalised mCE over {grid}; not divided by AlexNet's errors."
     harmonic = (
-        "Harmonic mean of clean accuracy and corruption accuracy. The ends of its interval are the H-scores of "
-        "their lower and of their upper ends, so it covers at least as often as theirs."
+        "Harmonic mean of clean accuracy and corruption accuracy. Its interval is that of the delta method over test "
+        "images, which knows that both accuracies are of the same ones (it agrees with a bootstrap of the images). "
+        "Where the outcomes of single images were not kept, its ends are the H-scores of the lower and of the upper "
+        "ends of both, so that it covers at least as often as theirs."
     )
     return [
         Column(key, f"Corruption accuracy {shown}", "Corrupted", "corruption", mean, one),

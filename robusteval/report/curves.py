@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
@@ -12,9 +13,9 @@ from robusteval.report.columns import Column
 from robusteval.report.costs import trained
 from robusteval.report.ends import NAMED_LINES, End, line_canvas, name_ends
 from robusteval.report.grids import FAMILIES, bounds, grid
-from robusteval.report.plots import Plot, looks
+from robusteval.report.plots import Plot, looks, redrawable
 from robusteval.report.rows import Group
-from robusteval.report.style import INK, MUTED, new_figure, title
+from robusteval.report.style import COLUMN, INK, MUTED, medium, new_figure, title
 from robusteval.report.text import clean, percent
 
 HEAT_ROWS = 40
@@ -23,6 +24,7 @@ HEAT_ROWS = 40
 RAMP = LinearSegmentedColormap.from_list("accuracy", ["#fbfcfd", "#cfe1ee", "#7fb4d6", "#2f7fb5", "#0b3c66"])
 
 
+@redrawable
 def training_curves(groups: Sequence[Group], key: str) -> Plot | None:
     """A logged scalar by epoch, one line per run; None when no run logged it."""
     scale = 100 if key == "accuracy" else 1
@@ -33,6 +35,7 @@ def training_curves(groups: Sequence[Group], key: str) -> Plot | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     ends: dict[str, End] = {}
     seen: set[int] = set()
+    others: list[list[tuple[float, float]]] = []
     for look, group in zip(looks(groups), groups, strict=True):
         for row in group.rows:
             epochs = [epoch for epoch in row.stored.history if key in epoch.logs]
@@ -42,23 +45,31 @@ def training_curves(groups: Sequence[Group], key: str) -> Plot | None:
             stopped = not trained(row.stored.run)
             xs, ys = [epoch.epoch for epoch in epochs], [scale * epoch.logs[key] for epoch in epochs]
             seen.update(xs)
+            if not named:
+                others.append(list(zip(xs, ys, strict=True)))
+                continue
             axes.plot(
-                xs, ys, color=look.colour if named else MUTED, linestyle=look.dash, linewidth=1.5 if named else 0.5,
+                xs, ys, color=look.colour, linestyle=look.dash, linewidth=1.5,
                 marker="X" if stopped else look.marker if len(xs) == 1 else "", markevery=[-1], label=look.name,
             )  # fmt: skip
-            if named:
-                ends[look.name] = End(look, xs[-1], ys[-1], stopped)
-    if not axes.lines:
+            ends[look.name] = End(look, xs[-1], ys[-1], stopped)
+    if not ends:
         return None
+    if others:
+        axes.add_collection(LineCollection(others, colors=MUTED, linewidths=0.5, zorder=1))
+        axes.autoscale_view()
     if len(seen) == 1:
         axes.set_xlim(min(seen) - 1, max(seen) + 1)
     name_ends(axes, list(ends.values()))
     caption = "Each method's own training images (mixed, attacked, ...) and loss: compare shapes, not heights."
     if any(end.stopped for end in ends.values()):
         caption += " A cross: training did not finish."
+    if others:
+        caption += f" Grey: the rows after the first {NAMED_LINES}."
     return Plot(f"training-{key}", heading, caption, figure)
 
 
+@redrawable
 def heat_map(groups: Sequence[Group], column: Column) -> Plot | None:
     """Accuracy by row and corruption type with the values printed; None without a measurement."""
     found = grid(groups, column)
@@ -70,18 +81,31 @@ def heat_map(groups: Sequence[Group], column: Column) -> Plot | None:
         for row in found.rows[:HEAT_ROWS]
     ]
     count = len(found.corruptions)
-    figure = new_figure(2.3 + 0.46 * (count + 1), 1.55 + 0.27 * len(rows))
+    on = medium()
+    # A paper's has the width of both columns, 6.75 inches for the 15 corruptions; the words need their room anyhow.
+    left, cell, top = (1.7, 0.46, 0.45) if on.titled else (1.37, 0.33, 0.1)
+    bottom, width = on.scale * 1.05, left + 0.1 + cell * (count + 1)
+    height = top + bottom + on.scale * 0.27 * len(rows)
+    figure = new_figure(width, height)
     axes = figure.subplots()
-    width, height = figure.get_size_inches()
-    figure.subplots_adjust(left=1.7 / width, right=1 - 0.1 / width, top=1 - 0.45 / height, bottom=1.05 / height)
+    figure.subplots_adjust(left=left / width, right=1 - 0.1 / width, top=1 - top / height, bottom=bottom / height)
     values = [[*line, mean] for line, mean in zip(found.values, found.means, strict=True)][:HEAT_ROWS]
     low, high = bounds(found)
+    size = max(on.small - 0.5, COLUMN.small)
     shades = [[float("nan") if value is None else value for value in line] for line in values]
     axes.imshow(shades, cmap=RAMP, vmin=low, vmax=high, aspect="auto")
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             dark = value is not None and _luminance(RAMP((value - low) / (high - low))) < 0.18
-            axes.text(x, y, percent(value), ha="center", va="center", fontsize=7.5, color="#ffffff" if dark else INK)
+            axes.text(
+                x,
+                y,
+                percent(value),
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="#ffffff" if dark else INK,
+            )
     labels = [clean(name, 20).replace("_", " ") for name in found.corruptions]
     axes.set_xticks(range(count + 1), [*labels, "mean"], rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
@@ -93,7 +117,8 @@ def heat_map(groups: Sequence[Group], column: Column) -> Plot | None:
             axes.axvline(edge - 0.5, color="#ffffff", linewidth=2.5)
     for tick, row in zip(axes.get_yticklabels(), found.rows[:HEAT_ROWS], strict=True):
         tick.set_color(INK if row.deployed else MUTED)
-    axes.set_title("Accuracy by corruption, %, mean over severities", pad=10)
+    if on.titled:
+        axes.set_title("Accuracy by corruption, %, mean over severities", pad=10)
     left_out = f" The first {HEAT_ROWS} rows." if len(found.rows) > HEAT_ROWS else ""
     caption = f"Mean over severities.{left_out} Rows named with a branch are branches that are not deployed."
     return Plot(f"heat-{column.key}", "Accuracy by corruption", caption, figure)

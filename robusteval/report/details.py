@@ -50,7 +50,7 @@ def _chart(stored: StoredRun, title: str, show: Callable[[float], str], keys: Se
         epochs = [epoch for epoch in stored.history if key in epoch.logs]
         xs = [300 * (epoch.epoch - first) / max(last - first, 1) for epoch in epochs]
         ys = [100 - 100 * (epoch.logs[key] - low) / ((high - low) or 1.0) for epoch in epochs]
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+        points = " ".join(f"{x:.0f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
         curves.append(Curve(key, points, epochs[-1].logs[key]))
     return Chart(title, show, tuple(curves), low, high, last)
 
@@ -69,7 +69,7 @@ def transfers(stored: StoredRun) -> list[Transfer]:
     found = []
     for task in stored.tasks:
         for m in task.measurements:
-            if ranked(m) and not direct(m):
+            if not direct(m) and ranked(m):
                 where = m.where
                 found.append(Transfer(attack_name(m.task, where), str(where["attack_branch"]), str(where["branch"]), m))
     return sorted(found, key=lambda one: one[:3])
@@ -106,5 +106,5 @@ def shown(value: object) -> str:
         text = f"{value:.6g}"
         return text if float(text) == value else written(value)
     if isinstance(value, list | tuple):
-        return ", ".join(map(shown, value))
+        return ", ".join(map(shown, value)) or "none"
     return str(value)

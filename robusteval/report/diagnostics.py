@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from robusteval.records import Measurement, Scalar, TaskRecord
-from robusteval.report.columns import ranked
+from robusteval.report.attacks import in_tables
+from robusteval.report.columns import cell, ranked
 from robusteval.report.details import flat, shown
 from robusteval.report.text import Unit, number
 from robusteval.store import StoredRun
@@ -62,6 +63,12 @@ class Table(NamedTuple):
     def title(self) -> str:
         """What is measured."""
         return ", ".join(dict.fromkeys(column.metric.replace("_", " ") for column in self.columns))
+
+    @property
+    def counts(self) -> tuple[int | None, ...]:
+        """The number of samples behind each column, where it is the same all the way down."""
+        found = [{m.n for line in self.lines for m in line.cells[place]} for place in range(len(self.columns))]
+        return tuple(one.pop() if len(one) == 1 else None for one in found)
 
     @property
     def drawn(self) -> bool:
@@ -126,8 +133,10 @@ def diagnostics(stored: StoredRun) -> list[Diagnostic]:
             key = (task.task, task.version, json.dumps(task.options, sort_keys=True, default=str))
             tasks.setdefault(key, []).append(task)
     found = []
+    tables_of_attacks = in_tables(stored)
     for (name, _, _), records in sorted(tasks.items()):
-        measured = [_Found(m, task.epoch) for task in records for m in task.measurements if not _elsewhere(m)]
+        every = [_Found(m, task.epoch) for task in records for m in task.measurements if not _elsewhere(m)]
+        measured = [one for one in every if one.epoch is not None or id(one.m) not in tables_of_attacks]
         final, on_the_way = ([one for one in measured if (one.epoch is None) == last] for last in (True, False))
         if measured:
             given = records[0].options
@@ -138,7 +147,7 @@ def diagnostics(stored: StoredRun) -> list[Diagnostic]:
 
 def _elsewhere(m: Measurement) -> bool:
     """Whether the leaderboard shows it, or the table of corruptions."""
-    return ranked(m) or (m.task, m.metric) == ("corruption", "accuracy")
+    return cell(m) or ranked(m)
 
 
 def _tables(measured: Sequence[_Found], given: Mapping[str, Any]) -> tuple[Table, ...]:

@@ -10,11 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from robusteval.report.plots import Look, canvas
-from robusteval.report.style import INK
+from robusteval.report.style import INK, medium
 from robusteval.report.text import clean
 
 NAMED_LINES = 32
 """So many lines get a name; further ones are drawn thin and grey."""
+
+KEY = 1.5
+"""The room of a key beside the axes, inches."""
 
 GAP = 11.2
 """Between the names of neighbours, points."""
@@ -29,9 +32,9 @@ class End(NamedTuple):
     stopped: bool
 
 
-def line_canvas(count: int, *, right: float = 0.77) -> tuple[Figure, Axes]:
-    """A figure with axes as high as the names of ``count`` lines, and room for these to the right of the axes."""
-    return canvas(0, max(3.6, GAP / 72 * min(count, NAMED_LINES) + 1.2), bottom=0.47, right=right)
+def line_canvas(count: int, *, right: float = 1.2) -> tuple[Figure, Axes]:
+    """A figure with axes as high as the names of ``count`` lines, and room for these, in inches, right of the axes."""
+    return canvas(0, max(3.6, GAP / 72 * min(count, NAMED_LINES) + 1.2), right=right)
 
 
 def name_ends(axes: Axes, ends: Sequence[End]) -> None:
@@ -62,7 +65,7 @@ def _beside(axes: Axes, ends: Sequence[End]) -> list[tuple[End, tuple[float, flo
     places = [inside.transform(axes.transData.transform((end.x, end.y))) for end in ends]
     figure = axes.figure
     assert isinstance(figure, Figure), "axes of a plain figure"
-    gap = GAP / 72 / (axes.get_position().height * figure.get_figheight())
+    gap = medium().scale * GAP / 72 / (axes.get_position().height * figure.get_figheight())
     heights = spread([float(y) for _, y in places], gap, low=0.0, high=1.0)
     return [(end, (float(x), float(y)), height) for end, (x, y), height in zip(ends, places, heights, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The data frames behind every table: one line per measurement (long), one line per leaderboard row (wide).
+"""The data frames behind the CSV files: one line per measurement (long), one line per leaderboard row (wide).
 
 Column names are in snake case. Fractions in full precision; what is missing is missing (NaN or None), never 0.
 """
@@ -11,18 +11,24 @@ from typing import Any
 
 import pandas as pd
 
-from robusteval.report.rows import Board, Row, age, judged_on
+from robusteval.report.columns import Column
+from robusteval.report.leaderboard import Leaderboard
+from robusteval.report.pairs import Place
+from robusteval.report.rows import Row, age, judged_on
 from robusteval.report.scores import Score
 from robusteval.store import StoredRun
 
 Line = dict[str, Any]
+
+SCORE_PARTS = ("low", "high", "sd", "n", "trust", "note")
+"""What the wide table tells of a score beside its value, in columns of its name and theirs."""
 
 _DTYPES = {
     frozenset({bool}): "boolean",
     frozenset({int}): "Int64",
     frozenset({float}): "Float64",
     frozenset({int, float}): "Float64",
-    frozenset({str}): "string",
+    frozenset({str}): "string[python]",  # pyarrow's takes no lone surrogate, which a name may hold
 }
 
 
@@ -52,18 +58,28 @@ def long_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     return _frame(lines, last=[key for key in sorted({key for line in lines for key in line}) if key[:6] == "where_"])
 
 
-def wide_table(board: Board) -> pd.DataFrame:
+def wide_table(found: Leaderboard) -> pd.DataFrame:
     """One line per leaderboard row: runs, their other branches (``deployed`` false) and means over seeds."""
-    return _frame([_wide_line(board, row) for row in board.rows], last=[])
+    return _frame(wide_lines(found), last=[])
+
+
+def wide_lines(found: Leaderboard) -> list[Line]:
+    """The lines of the wide table; the keys are those of the columns, not yet their names (`column_names`)."""
+    places = {id(one.head): part.ranking.place(one.head) for part in found.parts for one in part.groups}
+    return [_wide_line(found.board.columns, row, places.get(id(row))) for row in found.board.rows]
 
 
 def _frame(lines: Sequence[Line], last: Sequence[str]) -> pd.DataFrame:
     """Lines as a frame of nullable types, which keep integers integers beside missing values."""
-    keys = dict.fromkeys(key for line in lines for key in line)
-    ordered = [key for key in keys if key not in last] + list(last)
+    ordered = [key for key in all_keys(lines) if key not in last] + list(last)
     return pd.DataFrame(
         {name: _series([line.get(key) for line in lines]) for key, name in column_names(ordered).items()}
     )
+
+
+def all_keys(lines: Sequence[Line]) -> list[str]:
+    """The keys of all lines, each once, in the order in which they come."""
+    return list(dict.fromkeys(key for line in lines for key in line))
 
 
 def column_names(keys: Sequence[str]) -> dict[str, str]:
@@ -102,10 +118,13 @@ def _run_columns(stored: StoredRun) -> Line:
     }
 
 
-def _wide_line(board: Board, row: Row) -> Line:
+def _wide_line(columns: Sequence[Column], row: Row, place: Place | None) -> Line:
     run, tests = row.stored.run, judged_on(row.stored)
     line: Line = {"row": row.kind} | _run_columns(row.stored)
     line |= {
+        "rank": place and place.best,
+        "rank_worst": place and place.worst,
+        "ranked_of": place and place.of,
         "run": run.id if row.kind == "run" else None,
         "seed": run.seed if row.kind == "run" else None,
         "seeds": len(row.seeds),
@@ -120,14 +139,14 @@ def _wide_line(board: Board, row: Row) -> Line:
         "test_digest": "; ".join(dict.fromkeys(test.digest for test in tests)) or None,
         "parameters": run.parameters,
     }
-    for column in board.columns:
+    for column in columns:
         line |= _score_cells(column.key, row.scores.get(column.key))
     return line | _cost_cells(row) | _teacher_cells(row)
 
 
 def _score_cells(key: str, score: Score | None) -> Line:
     cells: Mapping[str, Any] = {} if score is None else vars(score)
-    return {key: cells.get("value")} | {f"{key}_{part}": cells.get(part) for part in ("low", "high", "sd", "n", "note")}
+    return {key: cells.get("value")} | {f"{key}_{part}": cells.get(part) for part in SCORE_PARTS}
 
 
 def _cost_cells(row: Row) -> Line:

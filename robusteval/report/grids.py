@@ -11,7 +11,6 @@ from typing import NamedTuple
 from robusteval.records import Measurement
 from robusteval.report.columns import Column
 from robusteval.report.rows import Group, Row
-from robusteval.store import StoredRun
 
 FAMILIES = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -72,18 +71,26 @@ def _row_means(row: Row, group: Group, column: Column) -> dict[str, float | None
 
 
 def _run_means(row: Row, column: Column) -> dict[str, float | None]:
+    found: dict[str, list[float | None]] = defaultdict(list)
+    for m in cells(row, column):
+        found[str(m.where["corruption"])].append(m.value)
+    return {name: _mean(values) for name, values in found.items()}
+
+
+def cells(row: Row, column: Column) -> list[Measurement]:
+    """The accuracies by corruption and severity behind a corruption score of a run's branch."""
     score = row.scores.get(column.key)
-    cells: dict[str, list[float | None]] = defaultdict(list)
     source = dict(column.measured[2]).get("source")
-    for m in _cells(row.stored, score.task_key if score else None):
-        if m.where.get("branch", row.stored.run.deployed) == row.branch and m.where.get("source") == source:
-            cells[str(m.where["corruption"])].append(m.value)
-    return {name: _mean(values) for name, values in cells.items()}
-
-
-def _cells(stored: StoredRun, task_key: str | None) -> list[Measurement]:
-    tasks = [task for task in stored.tasks if task.key == task_key]
-    return [m for task in tasks for m in task.measurements if m.metric == "accuracy" and "corruption" in m.where]
+    return [
+        m
+        for task in row.stored.tasks
+        if score is not None and task.key == score.task_key
+        for m in task.measurements
+        if m.metric == "accuracy"
+        and "corruption" in m.where
+        and m.where.get("branch", row.stored.run.deployed) == row.branch
+        and m.where.get("source") == source
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -67,13 +67,17 @@ def place(axes: Axes, marks: Sequence[Mark], lines: Sequence[tuple[float, float,
         extent = note.get_window_extent()
         boxes, rings = _spots(centre, (extent.width + 2 * pixel, extent.height), mark.radius * pixel, pixel)
         leaders = np.stack([np.broadcast_to(centre, (len(boxes), 2)), np.clip(centre, boxes[:, :2], boxes[:, 2:])], 1)
+        # What lies beyond all places cannot matter.
+        within = np.array([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)])
+        around = _meets(markers, within)
+        solid = np.vstack([markers[around], words[_meets(words, within)]])
+        around[index] = False
         # Markers as if a little larger, so that no line seems to start at one that it only passes.
-        around = np.delete(markers, index, axis=0) + 3 * pixel * np.array([-1, -1, 1, 1])
-        others = np.vstack([around, words])
+        others = np.vstack([markers[around] + 3 * pixel * np.array([-1, -1, 1, 1]), words])
         struck = (rings >= LEADER) * _runs_through(leaders, others).sum(1)
         under = _runs_through(np.reshape(drawn, (-1, 2, 2)), boxes).sum(0)
-        stray = (rings < LEADER) * _nearer(boxes, centre, np.delete(centres, index, axis=0))
-        badness = _badness(boxes, np.vstack([markers, words]), bars, frame) + 0.35 * rings
+        stray = (rings < LEADER) * _nearer(boxes, centre, centres[around])
+        badness = _badness(boxes, solid, bars[_meets(bars, within)], frame) + 0.35 * rings
         badness += 5 * struck + 4 * under + 6 * stray
         best = int(badness.argmin())
         box = boxes[best]
@@ -107,6 +111,11 @@ def _badness(boxes: Boxes, solid: Boxes, bars: Boxes, frame: Boxes) -> Boxes:
     return np.asarray(100 * (1 - inside) + 60 * covered + 40 * (covered > 0.01) + crossed)
 
 
+def _meets(boxes: Boxes, other: Boxes) -> npt.NDArray[np.bool_]:
+    """Whether each box (m, 4) and another (4,) have a common part, as (m,)."""
+    return np.asarray(np.all((boxes[:, :2] < other[2:]) & (boxes[:, 2:] > other[:2]), axis=1))
+
+
 def _nearer(boxes: Boxes, own: Boxes, others: Boxes) -> Boxes:
     """Whether each box (k, 4) is nearer to one of the points ``others`` (m, 2) than to its own (2,), as (k,).
 
@@ -120,11 +129,19 @@ def _nearer(boxes: Boxes, own: Boxes, others: Boxes) -> Boxes:
 
 
 def _runs_through(lines: Boxes, boxes: Boxes) -> Boxes:
-    """Whether each line (k, 2 ends, 2) runs through each box (m, 4), as (k, m); seen at 40 points of the line."""
-    share = np.linspace(0.0, 1.0, 40)[:, None]
-    points = lines[:, None, 0] * (1 - share) + lines[:, None, 1] * share
-    low, high = points[:, :, None] > boxes[:, :2], points[:, :, None] < boxes[:, 2:]
-    return np.asarray(np.any(np.all(low & high, axis=-1), axis=1))
+    """Whether each line (k, 2 ends, 2) runs through the inside of each box (m, 4), as (k, m).
+
+    >>> _runs_through(np.array([[[0.0, 0], [4, 4]], [[0, 3], [4, 3]]]), np.array([[1.0, 1, 2, 2], [5, 5, 6, 6]]))
+    array([[ True, False],
+           [False, False]])
+    """
+    start, way = lines[:, None, 0], lines[:, None, 1] - lines[:, None, 0]
+    # The share of its way at which a line enters and leaves a box's extent along x and along y. A line across that
+    # way is infinitely far before or behind, or, on the edge, nowhere: NaN, which is not inside.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = (boxes[None, :, :2] - start) / way, (boxes[None, :, 2:] - start) / way
+    enters, leaves = np.minimum(one, other).max(-1), np.maximum(one, other).min(-1)
+    return np.asarray(np.maximum(enters, 0.0) < np.minimum(leaves, 1.0))
 
 
 def _overlaps(a: Boxes, b: Boxes) -> Boxes:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from robusteval.records import Cost, Run
 from robusteval.report.columns import Identity, identity, ranked
+from robusteval.report.pairs import Unread
 from robusteval.report.rows import judged_on
 from robusteval.report.text import clean
 from robusteval.store import StoredRun
@@ -20,10 +21,29 @@ class Note(NamedTuple):
     text: str
 
 
-def notes(runs: Sequence[StoredRun]) -> list[Note]:
-    """The cautions that hold for these runs, in a fixed order."""
+def notes(runs: Sequence[StoredRun], unread: Sequence[Unread] = ()) -> list[Note]:
+    """The cautions that hold for these runs, in a fixed order.
+
+    Args:
+        runs: the runs.
+        unread: files of outcomes that were found damaged (`robusteval.report.pairs.Samples`), of these runs or others.
+    """
     found = [*_unverified(runs), *_generated(runs), *_unequal(runs), *_hardware(runs), *_flagged(runs)]
+    found += _damaged(runs, unread)
     return list(dict.fromkeys(found))
+
+
+def _damaged(runs: Sequence[StoredRun], unread: Sequence[Unread]) -> list[Note]:
+    here = {stored.folder for stored in runs}
+    return [
+        Note(
+            "Damaged outcomes",
+            f"{clean(one.stored.run.label, 60)}, seed {one.stored.run.seed}: what {clean(one.task, 30)} found image by "
+            "image is not what was written: no rank and no paired test comes of it.",
+        )
+        for one in unread
+        if one.stored.folder in here
+    ]
 
 
 def _unverified(runs: Sequence[StoredRun]) -> list[Note]:

@@ -87,6 +87,8 @@ def _same_kind(metric: str, column: Column) -> bool:
     task, *threat = metric.split()
     if task not in ATTACKS or len(threat) != 2 or column.kind != "attack" or column.measured[0] != task:
         return False
+    if task == "autoattack" and where.get("attack") != "standard":
+        return False
     return where.get("norm") == threat[0] and fraction(where.get("epsilon")) == fraction(threat[1])
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from robusteval.records import Measurement, Reason, Snapshot
-from robusteval.report.columns import Column, Identity, direct, identity
+from robusteval.report.columns import Column, Identity, cell, direct, identity
 from robusteval.stats import harmonic
 from robusteval.store import StoredRun
 
@@ -58,7 +58,7 @@ def run_scores(
     weights = at.weights_sha256 if at else stored.run.weights_sha256
     for task in stored.on_the_way if at else stored.tasks:
         for m in task.measurements if task.weights_sha256 == weights else ():
-            key = named.get(identity(m))
+            key = None if cell(m) else named.get(identity(m))
             if key is not None and direct(m):
                 place = (str(m.where.get("branch", stored.run.deployed)), key)
                 claim = (task.version, m.n, task.key)

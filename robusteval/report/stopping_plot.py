@@ -11,15 +11,16 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from robusteval.report.columns import Column
-from robusteval.report.ends import NAMED_LINES, End, key_ends, line_canvas
-from robusteval.report.plots import BARS, CROWD, Plot, looks, reach, without_teachers
+from robusteval.report.ends import KEY, NAMED_LINES, End, key_ends, line_canvas
+from robusteval.report.plots import BARS, CROWD, Plot, looks, reach, redrawable, without_teachers
 from robusteval.report.rows import Group
 from robusteval.report.scores import Score
 from robusteval.report.stopping import Course, Stop
-from robusteval.report.style import MUTED, title
+from robusteval.report.style import MUTED, medium, title
 from robusteval.report.text import clean, scaled
 
 
+@redrawable
 def late_stopping(groups: Sequence[Group], found: Sequence[Course], column: Column) -> Plot | None:
     """A score against the cost of training so far, one line per course; None where nobody was judged on the way."""
     names = {id(group): look for look, group in zip(looks(groups), groups, strict=True)}
@@ -27,11 +28,12 @@ def late_stopping(groups: Sequence[Group], found: Sequence[Course], column: Colu
     lines = [(look, points) for look, points in lines if any(not stop.final for stop, _ in points)]
     if not lines:
         return None
-    figure, axes = line_canvas(len(lines), right=0.71)
+    figure, axes = line_canvas(len(lines), right=KEY)
     faint = 0.4 if len(lines) < CROWD else 0.2
     name = column.label if column.kind != "attack" else f"Accuracy under {column.label}"
     heading = f"{name} by cost of training so far"
-    title(axes, clean(heading, 60), x="Training FLOPs so far (logarithmic)", y=f"{clean(name, 40)}, %")
+    x = "Training FLOPs so far" + (" (logarithmic)" if medium().titled else "")
+    title(axes, clean(heading, 60), x=x, y=f"{clean(name, 40)}, %")
     ends, texts = [], []
     for index, (look, points) in enumerate(lines):
         xs, ys = [stop.flops for stop, _ in points], [100 * (score.value or 0.0) for _, score in points]

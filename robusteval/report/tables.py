@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
 from robusteval.records import Run
+from robusteval.report.columns import Column
 from robusteval.report.costs import trained
-from robusteval.report.notes import notes
-from robusteval.report.rows import Row, board, failures
+from robusteval.report.leaderboard import Leaderboard, doubt, leaderboard, ranks
+from robusteval.report.pairs import Place
+from robusteval.report.ranking import Mark
+from robusteval.report.rows import Row
 from robusteval.report.scores import Score
 from robusteval.report.text import MISSING, clean, duration, factor, number, percent, span
 from robusteval.store import StoredRun
@@ -28,33 +35,51 @@ def csv_text(frame: pd.DataFrame) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([_cell(name) for name in frame.columns])
-    plain = frame.astype(object).itertuples(index=False, name=None)
-    writer.writerows([_cell(value) for value in line] for line in plain)
+    writer.writerows(zip(*(_cells(frame[name]) for name in frame.columns), strict=True))
     return file.getvalue()
+
+
+def _cells(column: pd.Series[Any]) -> list[str]:
+    """A column's cells; most of a long table's are missing, and are not looked at one by one."""
+    known = column.notna().to_numpy()
+    cells = np.full(len(column), "", dtype=object)
+    cells[known] = [_cell(value) for value in column[known].tolist()]
+    return cells.tolist()
 
 
 def _cell(value: object) -> str:
     """A value as a CSV cell; a text that a spreadsheet would take for a formula gets an apostrophe in front.
 
-    >>> _cell("=cmd()"), _cell(-0.5), _cell(None), _cell(True)
-    ("'=cmd()", '-0.5', '', 'true')
+    >>> _cell("=cmd()"), _cell(-0.5), _cell(True)
+    ("'=cmd()", '-0.5', 'true')
+    >>> _cell(chr(0xFEFF) + "=1")[0], _cell(chr(0xFF1D) + "1")[0]
+    ("'", "'")
     """
-    if value is None or value is pd.NA:
-        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    text = clean(value)  # no tab or line break survives it, so only spaces can hide the first character
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
+    return _guarded(str(value))
+
+
+@lru_cache(4096)
+def _guarded(value: str) -> str:
+    """The text with an apostrophe where it needs one; the same few stand in every line of a long table."""
+    text = clean(value)  # no tab or line break survives it, so only what is invisible can hide the first character
+    first = next((one for one in text if unicodedata.category(one) not in ("Zs", "Cf")), "")
+    return f"'{text}" if unicodedata.normalize("NFKC", first) in ("=", "+", "-", "@") else text
 
 
 def terminal_table(runs: Sequence[StoredRun]) -> Table:
     """The leaderboard for a terminal: percent, the interval under it; failures and notes below the table.
 
-    Of several seeds only their mean is shown, with its standard deviation.
+    Under a method's name are the ranks that it may have. Of several seeds only their mean is shown, with its standard
+    deviation.
     """
-    shown_board = board(runs)
+    found = leaderboard(runs)
+    shown_board, parts = found.board, found.parts
+    ranked = {id(one.head): part.ranking.place(one.head) for part in parts for one in part.groups}
+    marks = {cell: mark for part in parts for cell, mark in part.ranking.marks.items()}
     places = {(group.head.stored.run.dataset, group.head.stored.run.architecture) for group in shown_board.groups}
     shown = [column for column in shown_board.columns if column.kind != "error"]
     shorts = Counter(column.short for column in shown)
@@ -70,10 +95,11 @@ def terminal_table(runs: Sequence[StoredRun]) -> Table:
         table.add_column(_heading(name, high=high), justify="right", no_wrap=True)
     for group in shown_board.groups:
         for row in group.speakers:
-            scores = [_score(row.scores.get(one.key), attack=one.kind == "attack") for one in shown]
-            table.add_row(_name(row, placed=len(places) > 1), *scores, *_cost(row), style="" if row.deployed else "dim")
+            scores = [_score(row.scores.get(one.key), one, marks.get((id(row), one.key))) for one in shown]
+            who = _name(row, ranked.get(id(row)), placed=len(places) > 1)
+            table.add_row(who, *scores, *_cost(row), style="" if row.deployed else "dim")
     taught = any(row.cost is not None and row.cost.teacher is not None for row in shown_board.rows)
-    table.caption = _caption(runs, taught=taught)
+    table.caption = _caption(found, taught=taught)
     return table
 
 
@@ -82,7 +108,7 @@ def _heading(name: str, *, high: bool) -> Text:
     return Text(name.replace(" ", "\n", 1) if " " in name or not high else f"\n{name}")
 
 
-def _name(row: Row, *, placed: bool) -> Text:
+def _name(row: Row, rank: Place | None, *, placed: bool) -> Text:
     run = row.stored.run
     if not row.deployed:
         return Text(f"  {clean(row.branch, 16)}")
@@ -93,19 +119,25 @@ def _name(row: Row, *, placed: bool) -> Text:
         name.append(f" {len(row.seeds)} seeds", style="not bold dim")
     if run.status != "done":
         name.append(f" {run.status}", style="not bold red")
+    if rank is not None:
+        name.append(f"\nrank {ranks(rank)}", style="not bold dim")
     return name
 
 
-def _score(score: Score | None, *, attack: bool) -> Text:
+def _score(score: Score | None, column: Column, mark: Mark | None) -> Text:
     if score is None:
         return Text(MISSING)
-    spread = span(score.low, score.high) if score.sd is None else f"sd {percent(score.sd)}"
-    shown = Text(percent(score.value), justify="right")
-    if score.trust == "flagged":
-        shown.append("!", style="bold red")
-    elif attack and score.value is not None:
-        shown.append({"ok": "\N{CHECK MARK}", "unchecked": "?"}[score.trust], style="dim")
-    return shown.append(f"\n{spread}", style="dim") if spread else shown
+    spread = [span(score.low, score.high), "" if score.sd is None else f"sd {percent(score.sd)}"]
+    shown = Text(justify="right").append(
+        percent(score.value), style={"best": "bold", "tied": "underline"}.get(mark or "")
+    )
+    if (sign := doubt(score, column)) != "":
+        shown.append(sign, style="bold red" if sign == "!" else "dim")
+    elif column.kind == "attack" and score.value is not None:
+        shown.append("\N{CHECK MARK}", style="dim")
+    for one in spread:
+        shown.append(f"\n{one}" if one else "", style="dim")
+    return shown
 
 
 def _cost(row: Row) -> list[Text]:
@@ -119,16 +151,23 @@ def _cost(row: Row) -> list[Text]:
     return [Text(text) for text in texts]
 
 
-def _caption(runs: Sequence[StoredRun], *, taught: bool) -> Text:
+def _caption(found: Leaderboard, *, taught: bool) -> Text:
     lines = [
-        "Percent; under it the 95 % interval, or the standard deviation (sd) over seeds. Indented: branches that "
+        "Percent; under it the 95 % interval, and the standard deviation (sd) over seeds. Indented: branches that "
         "are not deployed. Passes: backward, per training image. FLOPs: relative to standard. Attacks: \N{CHECK MARK} "
         "checked, ! doubtful, ? unchecked."
     ]
+    ranked = {part.ranked_by.label: None for part in found.parts if part.ranked_by and part.ranking.places}
+    if ranked:
+        lines.append(
+            f"Rank: by {' and '.join(map(clean, ranked))}, as far as paired tests bear (Holm, 95 %). Bold: the best "
+            "of those on the same images; underlined: not significantly worse than any."
+        )
     if taught:
         lines.append(f"{TAUGHT} Its own cost: it learns from a teacher, whose training is not in this row.")
-    lines += [f"{stored.run.status}: {_who(stored.run)}: {clean(reason, 300)}" for stored, reason in failures(runs)]
-    lines += [f"{note.topic}: {note.text}" for note in notes(runs)]
+    failed = [one for part in found.parts for one in part.failures]
+    lines += [f"{stored.run.status}: {_who(stored.run)}: {clean(reason, 300)}" for stored, reason in failed]
+    lines += dict.fromkeys(f"{note.topic}: {note.text}" for part in found.parts for note in part.notes)
     return Text("\n".join(lines), style="dim not italic")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Literal
+
+from robusteval.wording import clean as clean
 
 MISSING = "\N{EN DASH}"
 """What stands where there is no number. Never 0."""
@@ -12,29 +13,6 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 Unit = Literal["fraction", "number"]
 """Of a measurement: what is shown in percent, and what is shown as it is."""
-
-_ACTING = ("Cc", "Cn", "Cs", "Zl", "Zp")
-_BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def clean(text: object, limit: int | None = None) -> str:
-    r"""The text on one line, without characters that act instead of show, cut to ``limit`` characters.
-
-    Control characters (a terminal obeys them, XML forbids them), lone surrogates and other code points that
-    are no characters (no encoding takes them) and direction marks (they reorder the text around them) become U+FFFD.
-
-    >>> clean("a\x1b[31m" + chr(10) + "b"), clean("abcdef", 4)
-    ('a�[31m b', 'abc…')
-    """
-    plain = str(text)
-    shown = plain if plain.isprintable() else "".join(map(_shown, plain))
-    return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _shown(character: str) -> str:
-    if character in "\t\n\r":
-        return " "
-    return "\ufffd" if character in _BIDI or unicodedata.category(character) in _ACTING else character
 
 
 def percent(value: float | None) -> str:

@@ -6,10 +6,10 @@ compared image by image; seeds of training are draws of their own.
 
 from __future__ import annotations
 
-from robusteval.stats.harmonic_mean import h_score, harmonic, harmonics, linear_h_scores
+from robusteval.stats.harmonic_mean import h_interval, h_score, harmonic, harmonics, linear_h_scores
 from robusteval.stats.intervals import Interval, mean_interval, t_interval, wilson
 from robusteval.stats.pairs import Paired, difference_interval, mcnemar, paired
-from robusteval.stats.pairwise import Pairwise, Ranks, compare_outcomes, compare_scores, holm, ranks
+from robusteval.stats.pairwise import Pairwise, Ranks, compare_outcomes, compare_scores, compare_seeds, holm, ranks
 from robusteval.stats.resampling import Estimate, bootstrap, percentile_interval, resampled_means
 from robusteval.stats.seeds import SeedMean, hierarchical, over_seeds, seed_replicates, seeds_and_images
 
@@ -23,7 +23,9 @@ __all__ = [
     "bootstrap",
     "compare_outcomes",
     "compare_scores",
+    "compare_seeds",
     "difference_interval",
+    "h_interval",
     "h_score",
     "harmonic",
     "harmonics",

@@ -9,12 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from robusteval.records import Cost, DataRef, Epoch, Measurement, Provenance, Reason, Run, Snapshot, TaskRecord
 from robusteval.report import write_report
 from robusteval.stats import wilson
-from robusteval.store import StoredRun
+from robusteval.store import History, StoredRun, load_run, write_arrays, write_record
 
 HARD = {
     "gaussian_noise": 38,
@@ -300,6 +302,45 @@ def example() -> list[StoredRun]:
     return [*five_methods(), failed_run(), partial]
 
 
+def outcomes(share: float, n: int, who: float) -> npt.NDArray[np.bool_]:
+    """So many of n images right, by formula: hard images are hard for all, and each network has a taste of its own."""
+    index = np.arange(1, n + 1)
+    hardness = index * 0.6180339887 % 1 + 0.3 * (index * (0.4142135623 + who) % 1)
+    return np.asarray(np.argsort(np.argsort(hardness)) < round(share * n))
+
+
+def kept(folder: Path, stored: StoredRun) -> StoredRun:
+    """The run as it is read from a folder where it was written, its outcomes with it."""
+    for task in stored.tasks:
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        measurements = []
+        for number, m in enumerate(task.measurements):
+            if m.value is not None and m.metric in ("accuracy", "robust_accuracy"):
+                who = 0.1 * stored.run.seed + sum(map(ord, stored.run.label)) / 777 + 0.01 * number
+                arrays[str(number)] = outcomes(m.value, m.n, who)
+                m = m.model_copy(update={"outcomes": str(number), "value": float(arrays[str(number)].mean())})
+            measurements.append(m)
+        write_arrays(folder, f"tasks/{task.key}.npz", arrays)
+        changes = {"measurements": tuple(_meant(measurements))}
+        write_record(folder, f"tasks/{task.key}.json", task.model_copy(update=changes))
+    write_record(folder, "history.json", History(epochs=stored.history))
+    write_record(folder, "run.json", stored.run)
+    return load_run(folder)
+
+
+def _meant(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The means are those of their cells."""
+    cells: dict[object, list[float]] = {}
+    for m in measurements:
+        if m.metric == "accuracy" and m.value is not None:
+            cells.setdefault(m.where["branch"], []).append(m.value)
+    means = {branch: math.fsum(values) / len(values) for branch, values in cells.items()}
+    return [
+        m.model_copy(update={"value": means[m.where["branch"]]}) if m.metric == "mean_accuracy" else m
+        for m in measurements
+    ]
+
+
 CARDS: dict[str, dict[str, Any]] = {
     "entprop": {
         "title": "EntProp: High Entropy Propagation for Improving Accuracy and Robustness",
@@ -384,12 +425,26 @@ def hostile() -> list[StoredRun]:
     return hostile_runs()
 
 
-@pytest.fixture
-def make() -> SimpleNamespace:
+@pytest.fixture(scope="session")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> list[StoredRun]:
+    """The example with its outcomes on disk, and with a second seed of two methods."""
+    root = tmp_path_factory.mktemp("ranked")
+    every = [*example(), *(run for run in five_methods(1) if run.run.method in ("mixup", "entprop"))]
+    return [kept(root / stored.run.id, stored) for stored in every]
+
+
+@pytest.fixture(scope="session")
+def make_session() -> SimpleNamespace:
     """The builders, for records that differ from the examples."""
     names = {"run": stored_run, "measured": measured, "tasks": task_records}
-    names |= {"with_snapshots": with_snapshots, "with_task": with_task}
+    names |= {"with_snapshots": with_snapshots, "with_task": with_task, "kept": kept}
     return SimpleNamespace(**names, ATTACK=ATTACK, TEST=TEST, TRAIN=TRAIN, HARD=HARD, HOSTILE=HOSTILE)
+
+
+@pytest.fixture
+def make(make_session: SimpleNamespace) -> SimpleNamespace:
+    """The builders, for records that differ from the examples."""
+    return make_session
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from rich.console import Console
 from robusteval.report.costs import cost_line
 from robusteval.report.frame import wide_table
 from robusteval.report.html import page_text
+from robusteval.report.leaderboard import leaderboard
 from robusteval.report.rows import board
 from robusteval.report.tables import terminal_table
 from robusteval.report.text import TIMES
@@ -197,7 +198,7 @@ def test_the_teacher_is_told_everywhere_that_its_students_cost_is(make: SimpleNa
     assert isinstance(table.file, io.StringIO)
     assert table.file.getvalue().count(f"1.25{TIMES}†") == 2
     assert "† Its own cost" in table.file.getvalue()
-    frame = wide_table(board(runs)).set_index("label")
+    frame = wide_table(leaderboard(runs)).set_index("label")
     assert frame.loc["ct-0", "teacher"] == "teacher-1"
     assert frame.loc["ct-0", "teacher_flops"] == runs[1].run.cost.flops  # type: ignore[union-attr]  # it has one
     assert frame["teacher"].isna().tolist().count(True) == 2
@@ -205,4 +206,4 @@ def test_the_teacher_is_told_everywhere_that_its_students_cost_is(make: SimpleNa
 
 def test_without_teachers_nothing_is_said_of_them(runs: list[StoredRun]) -> None:
     assert "†" not in page_text(runs)
-    assert not [name for name in wide_table(board(runs)).columns if "teacher" in name]
+    assert not [name for name in wide_table(leaderboard(runs)).columns if "teacher" in name]

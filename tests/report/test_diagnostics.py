@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from robusteval.records import Measurement, Reason
+from robusteval.report.attacks import in_tables
 from robusteval.report.columns import DIAGNOSTICS
 from robusteval.report.diagnostics import Diagnostic, Table, diagnostics
 from robusteval.report.html import page_text
@@ -177,7 +178,7 @@ def test_accuracies_of_what_nobody_deploys_make_no_column(make: SimpleNamespace,
     assert board([probed]).columns == board([run]).columns
     assert board([probed]).rows[0].scores == board([run]).rows[0].scores
     assert notes([probed]) == notes([run])  # nor do they warn that rows do not compare
-    assert sum(every(diagnostics(probed)).values()) == 3
+    assert sum(every(diagnostics(probed)).values()) + len(in_tables(probed)) == 3
 
 
 def test_diagnostics_on_other_images_are_no_caution(make: SimpleNamespace) -> None:
@@ -204,10 +205,10 @@ def test_the_page_shows_numbers_as_they_are_and_fractions_in_percent(make: Simpl
     gone = number("distance", None, layer="b", note="no <layer>")
     text = section(page_text([make.with_task(make.run("standard", SCORES), "probe", [sure, shares, gone])]))
     plain = " ".join(re.sub(r"<[^>]+>", " ", text).split())
-    assert "12.35 -0.5 to 25, n 512" in plain
-    assert "50.0 46.9–53.1, n 1,000" in plain  # noqa: RUF001 - the interval as shown
+    assert "layer distance n = 512 share, % n = 1,000" in plain
+    assert "a 12.35 -0.5 to 25 50.0 46.9–53.1" in plain  # noqa: RUF001 - the interval as shown
     assert "no &lt;layer&gt;" in text
-    assert re.findall(r'<th class="num" scope="col">([^<]+)</th>', text) == ["distance", "share, %"]
+    assert re.findall(r'<th scope="col">([^<]+)<', text) == ["layer", "distance", "share, %"]
 
 
 def test_long_tables_and_those_of_histograms_are_folded(probed: StoredRun) -> None:
@@ -218,8 +219,8 @@ def test_long_tables_and_those_of_histograms_are_folded(probed: StoredRun) -> No
         "selected share: 2 rows",
     ]
     figures = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', text)
-    assert figures[0] == "entropy_share, clean, in percent: 0 to 0.5: 10.0; 0.5 to 1: 20.0; 1 to 1.5: 30.0; "
-    heights = [float(height) for height in re.findall(r'width="9" height="([\d.]+)"', text)]
+    assert figures[0] == "entropy share, clean: histogram of 3 bins; the table below has its numbers"
+    heights = [float(height) for height in re.findall(r"60v-([\d.]+)h9", text)]
     assert heights == pytest.approx([15, 30, 45, 30, 45, 60, 30, 60])
 
 

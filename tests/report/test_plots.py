@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
@@ -18,9 +18,10 @@ from robusteval.report.curves import heat_map, training_curves
 from robusteval.report.ends import spread
 from robusteval.report.grids import grid
 from robusteval.report.labels import Mark, place
-from robusteval.report.plots import Plot, area, cost_plot, looks, tradeoff
+from robusteval.report.plots import Plot, looks
 from robusteval.report.rows import board
 from robusteval.report.style import drawing, new_figure, png, svg
+from robusteval.report.tradeoffs import area, cost_plot, tradeoff
 from robusteval.store import StoredRun
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -39,19 +40,20 @@ def tradeoff_of(runs: list[StoredRun]) -> Plot:
 
 def points(plot: Plot) -> dict[str, tuple[float, float, float]]:
     """Name -> x, y, area."""
-    found = {}
-    for collection in plot.figure.axes[0].collections:
-        if isinstance(collection, PathCollection):
-            (x, y), size = np.asarray(collection.get_offsets())[0], collection.get_sizes()[0]
-            found[str(collection.get_label())] = (float(x), float(y), float(size))
-    return found
+    axes = plot.figure.axes[0]
+    (markers,) = (one for one in axes.collections if isinstance(one, PathCollection))
+    offsets, sizes = np.asarray(markers.get_offsets()), markers.get_sizes()
+    names = {note.get_text(): note.xy for note in axes.get_children() if isinstance(note, Annotation)}
+    assert len(names) == len(offsets)
+    places = {name: int(np.linalg.norm(offsets - np.asarray(xy), axis=1).argmin()) for name, xy in names.items()}
+    return {name: (float(offsets[i][0]), float(offsets[i][1]), float(sizes[i])) for name, i in places.items()}
 
 
 def test_tradeoff_holds_the_errors_and_the_cost(runs: list[StoredRun]) -> None:
     found = points(tradeoff_of(runs))
-    assert set(found) == {"standard", "mixup", "pgd_at", "advprop", "advprop, aux", "entprop", "entprop, aux"}
+    assert set(found) == {"standard", "mixup", "pgd_at", "advprop", "advprop aux", "entprop", "entprop aux"}
     for row in board(runs).rows:
-        name = row.stored.run.label + ("" if row.deployed else ", aux")
+        name = row.stored.run.label + ("" if row.deployed else " aux")
         if name in found:
             clean, corrupted = row.value("clean_accuracy"), row.value("corruption_accuracy_generated")
             assert clean is not None
@@ -66,8 +68,8 @@ def test_bars_are_the_intervals(runs: list[StoredRun]) -> None:
     segments = [
         segment
         for collection in tradeoff_of(runs).figure.axes[0].collections
-        if not isinstance(collection, PathCollection)
-        for segment in collection.get_segments()  # type: ignore[attr-defined]  # errorbar's are LineCollections
+        if isinstance(collection, LineCollection)
+        for segment in collection.get_segments()
     ]
     assert clean.low is not None
     assert clean.high is not None
@@ -83,10 +85,11 @@ def test_bars_of_means_are_standard_deviations(seeds: list[StoredRun]) -> None:
     segments = [
         np.asarray(segment)
         for collection in tradeoff_of(seeds).figure.axes[0].collections
-        if not isinstance(collection, PathCollection)
-        for segment in collection.get_segments()  # type: ignore[attr-defined]  # errorbar's are LineCollections
+        if isinstance(collection, LineCollection) and collection.get_zorder() == 2  # the ties are below
+        for segment in collection.get_segments()
     ]
     spans = np.array([np.ptp(segment, axis=0) for segment in segments])
+    assert len(spans) == 14
     assert spans.max(axis=0) == pytest.approx([0.8, 0.8])  # twice the sd of 0.0, 0.4, 0.8
 
 
@@ -154,8 +157,8 @@ def test_names_overlap_neither_each_other_nor_markers(example: str, request: pyt
             assert min(overlap) <= 1, (a.get_text(), b.get_text())
         for collection in axes.collections:
             if isinstance(collection, PathCollection):
-                x, y = axes.transData.transform(np.asarray(collection.get_offsets())[0])
-                assert not any(box.x0 < x < box.x1 and box.y0 < y < box.y1 for box in boxes)
+                for x, y in axes.transData.transform(np.asarray(collection.get_offsets())):
+                    assert not any(box.x0 < x < box.x1 and box.y0 < y < box.y1 for box in boxes)
 
 
 def test_cost_plot_holds_scores_against_relative_flops(runs: list[StoredRun]) -> None:

@@ -116,6 +116,11 @@ def test_attacks_are_compared_with_the_same_attack(run: StoredRun, make: SimpleN
     (one,) = compared([run], entry("pgd Linf 8/255", 0.3), entry("autoattack Linf 8/255", 0.2))
     assert one.column.label == "PGD-20 Linf 8/255"
     where = {"branch": "main", "attack_branch": "main", "norm": "Linf", "epsilon": "8/255"}
+    parts = make.with_task(
+        run, "autoattack", [make.measured("autoattack", "robust_accuracy", 0.3, **where, attack="apgd-ce square")]
+    )
+    assert len(compared([parts], entry("autoattack Linf 8/255", 0.2))) == 0
+    where |= {"attack": "standard"}
     whole = make.with_task(run, "autoattack", [make.measured("autoattack", "robust_accuracy", 0.21, **where)])
     found = compared([whole], entry("pgd Linf 8/255", 0.3), entry("autoattack Linf 8/255", 0.2))
     assert [(c.column.measured[0], c.measured.value, c.value) for c in found] == [

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from robusteval.report.frame import long_table, wide_table
+from robusteval.report.leaderboard import leaderboard
 from robusteval.report.rows import board
 from robusteval.report.tables import csv_text, terminal_table
 from robusteval.report.text import MISSING, TIMES
@@ -35,12 +36,12 @@ def golden(name: str, text: str) -> str:
 
 
 def test_wide_csv_is_the_golden_one(runs: list[StoredRun]) -> None:
-    text = csv_text(wide_table(board(runs)))
+    text = csv_text(wide_table(leaderboard(runs)))
     assert text == golden("leaderboard.csv", text)
 
 
 def test_order_of_runs_does_not_matter(seeds: list[StoredRun]) -> None:
-    assert csv_text(wide_table(board(seeds))) == csv_text(wide_table(board(seeds[::-1])))
+    assert csv_text(wide_table(leaderboard(seeds))) == csv_text(wide_table(leaderboard(seeds[::-1])))
     assert csv_text(long_table(seeds)) == csv_text(long_table(seeds[::-1]))
 
 
@@ -62,7 +63,7 @@ def test_long_csv_holds_every_measurement_exactly(runs: list[StoredRun]) -> None
 
 
 def test_missing_cells_are_empty_and_true_zeros_are_zero(runs: list[StoredRun]) -> None:
-    by_label = {(line["label"], line["branch"]): line for line in lines(csv_text(wide_table(board(runs))))}
+    by_label = {(line["label"], line["branch"]): line for line in lines(csv_text(wide_table(leaderboard(runs))))}
     pgd = "pgd_20_linf_8_255"
     assert by_label["standard", "main"][pgd] == "0.0"
     assert by_label["mixup-a02", "main"][pgd] == ""
@@ -75,10 +76,10 @@ def test_missing_cells_are_empty_and_true_zeros_are_zero(runs: list[StoredRun]) 
 
 def test_column_names_are_snake_case_and_differ(runs: list[StoredRun], hostile: list[StoredRun]) -> None:
     for some in (runs, hostile):
-        for frame in (wide_table(board(some)), long_table(some)):
+        for frame in (wide_table(leaderboard(some)), long_table(some)):
             assert len(set(frame.columns)) == len(frame.columns)
             assert [name for name in frame.columns if not re.fullmatch(r"[^\W_A-Z]+(_[^\W_A-Z]+)*", name)] == []
-    assert "pgd_20_linf_8_255_low" in wide_table(board(runs)).columns
+    assert "pgd_20_linf_8_255_low" in wide_table(leaderboard(runs)).columns
 
 
 def test_frames_have_types(runs: list[StoredRun]) -> None:
@@ -92,7 +93,7 @@ def test_frames_have_types(runs: list[StoredRun]) -> None:
 
 def test_no_cell_is_a_formula(hostile: list[StoredRun], make: SimpleNamespace) -> None:
     number = re.compile(r"-?[0-9.]+(e-?[0-9]+)?")
-    for frame in (wide_table(board(hostile)), long_table(hostile)):
+    for frame in (wide_table(leaderboard(hostile)), long_table(hostile)):
         text = csv_text(frame)
         assert "\0" not in text
         table = list(csv.reader(io.StringIO(text)))
@@ -140,3 +141,23 @@ def test_terminal_obeys_no_name(hostile: list[StoredRun], width: int) -> None:
         assert "[red]" in text
         assert "<script>" in text
         assert "[/]" in text
+
+
+def test_terminal_table_shows_ranks_and_marks(ranked: list[StoredRun]) -> None:
+    text = printed(ranked, 100)
+    assert re.search(r"^entprop 2 seeds +71\.8 .*\nrank 1 +68\.3", text, re.MULTILINE)
+    assert re.search(rf"^advprop +68\.8 .*\nrank 3{MISSING}4 +65\.9{MISSING}71\.6 ", text, re.MULTILINE)
+    assert re.search(r"^rank 5 ", text, re.MULTILINE)
+    assert text.count("\nrank ") == 5  # neither branches nor rows without outcomes have one
+    assert "Rank: by H-score (generated)" in text
+    assert max(map(len, printed(ranked, 80).splitlines())) <= 80
+    console = Console(width=100, file=io.StringIO(), force_terminal=True, color_system="standard")
+    console.print(terminal_table(ranked))
+    assert isinstance(console.file, io.StringIO)
+    styled = console.file.getvalue()
+    assert "\x1b[1m25.2" in styled  # the best is bold
+    assert "\x1b[4m70.3" in styled  # what ties with the best is underlined
+
+
+def test_without_outcomes_the_terminal_speaks_of_no_ranks(runs: list[StoredRun]) -> None:
+    assert "rank" not in printed(runs, 100).lower()

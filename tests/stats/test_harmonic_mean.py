@@ -7,9 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats as reference
 from scipy.special import beta
 
-from robusteval.stats import compare_scores, h_score, harmonic, harmonics, linear_h_scores, resampled_means
+from robusteval.stats import (
+    compare_scores,
+    h_interval,
+    h_score,
+    harmonic,
+    harmonics,
+    linear_h_scores,
+    resampled_means,
+    t_interval,
+)
 
 
 def images(rng: np.random.Generator, *shape: int) -> tuple[Any, Any]:
@@ -91,3 +101,69 @@ def test_shares_of_images_have_the_score_as_their_mean_and_test_it() -> None:
         width = ends[1] - ends[0]
         assert (table.low[i, j], table.high[i, j]) == pytest.approx(ends, abs=0.04 * width)
     assert (linear_h_scores(np.zeros((1, 4), bool), np.zeros((1, 4))) == 0).all()
+
+
+def drawn(rng: np.random.Generator, n: int, m: int) -> tuple[Any, Any]:
+    """Clean outcomes of n images and shares of ten shifted versions of the first m, both by one difficulty."""
+    difficulty = rng.normal(size=n)
+    shifted = (difficulty[:m, None] + rng.normal(size=(m, 10)) < 0.2).mean(axis=1)
+    return difficulty + 0.7 * rng.normal(size=n) < 0.8, shifted
+
+
+def check_delta(interval: Callable[..., Any]) -> None:
+    """The delta method on the table of means: gradient, covariance of the two means, gradient."""
+    rng = np.random.default_rng(40)
+    for n, m in ((200, 200), (300, 120)):
+        clean, shifted = drawn(rng, n, m)
+        c, s = clean.mean(), shifted.mean()
+        gradient = np.array([2 * s**2, 2 * c**2]) / (c + s) ** 2
+        shared = np.sum((clean[:m] - clean[:m].mean()) * (shifted - s)) / (m - 1)
+        covariance = np.array([[clean.var(ddof=1) / n, shared / n], [shared / n, shifted.var(ddof=1) / m]])
+        half = reference.t(m - 1).ppf(0.9) * np.sqrt(gradient @ covariance @ gradient)
+        assert interval(clean, shifted, level=0.8) == pytest.approx((harmonic(c, s) - half, harmonic(c, s) + half))
+
+
+def test_the_interval_is_the_delta_methods() -> None:
+    check_delta(h_interval)
+
+
+def test_a_mistake_in_the_interval_is_noticed(mutant: Callable[..., Any]) -> None:
+    for old, new in (
+        ("2 * by_clean * by_shifted * shared / n", "2 * by_clean * by_shifted * shared / m"),
+        ("2 * (s / (c + s)) ** 2, 2 * (c / (c + s)) ** 2", "2 * (c / (c + s)) ** 2, 2 * (s / (c + s)) ** 2"),
+        ("stdtrit(m - 1, (1 + level) / 2)", "stdtrit(m - 1, level)"),
+        ("of_shifted.var(ddof=1)) / m", "of_shifted.var(ddof=1)) / n"),
+    ):
+        with pytest.raises(AssertionError):
+            check_delta(mutant(h_interval, old, new))
+
+
+def test_the_interval_is_that_of_linear_scores_and_close_to_the_bootstraps() -> None:
+    rng = np.random.default_rng(41)
+    for n in (500, 1000, 5000):
+        clean, shifted = drawn(rng, n, n)
+        found, boot = h_interval(clean, shifted), h_score(clean, shifted, replicates=4000).interval
+        assert found == pytest.approx(t_interval(linear_h_scores(clean, shifted)), abs=1e-12)
+        assert found is not None
+        assert boot is not None
+        assert found == pytest.approx(boot, abs=0.002)
+
+
+@pytest.mark.parametrize(("n", "m"), [(400, 400), (1000, 200)])
+def test_the_interval_covers(n: int, m: int) -> None:
+    """1,500 test sets; the truth from a million images."""
+    rng = np.random.default_rng(42)
+    clean, shifted = drawn(rng, 1_000_000, 1_000_000)
+    truth = harmonic(clean.mean(), shifted.mean())
+    found = [h_interval(*drawn(rng, n, m)) for _ in range(1500)]
+    covered = np.mean([one is not None and one.low <= truth <= one.high for one in found])
+    assert 0.935 < covered < 0.967
+
+
+def test_scores_that_do_not_vary_have_no_interval() -> None:
+    assert h_interval([True] * 5, [1.0] * 5) is None
+    assert h_interval([False] * 5, [0.0] * 5) is None
+    assert h_interval([True] * 5, [0.0, 1.0, 1.0, 1.0, 1.0]) is not None
+    high = h_interval([True] * 9 + [False], [1.0] * 9 + [0.0])
+    assert high is not None
+    assert high.high == 1.0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from robusteval.stats import Pairwise, compare_outcomes, compare_scores, holm, paired, ranks
+from robusteval.stats import Pairwise, compare_outcomes, compare_scores, compare_seeds, holm, paired, ranks
 
 RNG = np.random.default_rng(6)
 RIGHT = RNG.random((6, 300)) < np.linspace(0.6, 0.8, 6)[:, None]
@@ -45,6 +45,102 @@ def test_scores_are_compared_by_scipys_paired_t_test() -> None:
             interval = peer.confidence_interval(0.9)
             assert found.p[i, j] == pytest.approx(peer.pvalue, rel=1e-9)
             assert (found.low[i, j], found.high[i, j]) == pytest.approx((interval.low, interval.high), abs=1e-12)
+
+
+def test_without_a_level_there_are_the_tests_alone() -> None:
+    found, whole = compare_outcomes(RIGHT, level=None), compare_outcomes(RIGHT)
+    np.testing.assert_array_equal(found.p, whole.p)
+    np.testing.assert_array_equal(found.difference, whole.difference)
+    assert np.isnan(found.low).all()
+    assert np.isnan(found.high).all()
+
+
+def seeds_and_images_drawn(
+    rng: np.random.Generator, seeds: tuple[int, ...], n: int, by_seed: float, by_image: float, rest: float
+) -> list[Any]:
+    """Rows of (seeds, n) outcomes of equal accuracy: hard images are hard for all, and each row has its own."""
+    shared = 0.8 + 1.2 * rng.normal(size=n)
+    return [
+        shared + by_image * rng.normal(size=n) + by_seed * rng.normal(size=(s, 1)) + rest * rng.normal(size=(s, n)) > 0
+        for s in seeds
+    ]
+
+
+def check_seeds(compare: Callable[..., Any]) -> None:
+    """One pair at a time, as it would be written down."""
+    rows = seeds_and_images_drawn(np.random.default_rng(12), (3, 1, 5, 2), 80, 0.2, 0.4, 0.3)
+    found = compare(rows, level=0.9)
+    for i, first in enumerate(rows):
+        for j, second in enumerate(rows):
+            if i == j:
+                assert (found.difference[i, i], found.p[i, i]) == (0, 1)
+                assert np.isnan(found.low[i, i])
+                continue
+            differences = [float(np.mean(first[:, k])) - float(np.mean(second[:, k])) for k in range(80)]
+            parts = [(np.var(differences, ddof=1) / 80, 79)]
+            for row in (first, second):
+                if len(row) > 1:
+                    parts.append((np.var([one.mean() for one in row], ddof=1) / len(row), len(row) - 1))
+            variance = sum(part for part, _ in parts)
+            freedom = variance**2 / sum(part**2 / units for part, units in parts)
+            difference = np.mean(differences)
+            t = reference.t(freedom)
+            half = t.ppf(0.95) * np.sqrt(variance)
+            assert found.difference[i, j] == pytest.approx(difference, abs=1e-14)
+            assert found.p[i, j] == pytest.approx(2 * t.sf(abs(difference) / np.sqrt(variance)), rel=1e-9)
+            interval = (difference - half, difference + half)
+            assert (found.low[i, j], found.high[i, j]) == pytest.approx(interval, abs=1e-12)
+
+
+def test_seeds_are_compared_as_written_out() -> None:
+    check_seeds(compare_seeds)
+
+
+def test_a_mistake_in_comparing_seeds_is_noticed(mutant: Callable[..., Any]) -> None:
+    for old, new in (
+        ("of_images + of_seeds[:, None] + of_seeds[None, :]", "of_images + of_seeds[:, None]"),
+        ("row.mean(axis=1).var(ddof=1) / len(row)", "row.mean(axis=1).var(ddof=1)"),
+        ("row.mean(axis=1).var(ddof=1)", "row.mean(axis=1).var()"),
+        ("of_seeds**2 / freedom", "of_seeds**2"),
+        ("(over_seeds.shape[1] - 1) + squares", "over_seeds.shape[1] + squares"),
+        ("variance**2 / spread, level)", "np.full_like(variance, 79.0), level)"),
+    ):
+        with pytest.raises(AssertionError):
+            check_seeds(mutant(compare_seeds, old, new))
+
+
+def test_single_seeds_are_compared_as_scores() -> None:
+    scores = RNG.beta(2, 1, (4, 60))
+    found, expected = compare_seeds([row[None] for row in scores], level=0.8), compare_scores(scores, level=0.8)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(("seeds", "most"), [((3, 3), 0.05), ((5, 5), 0.05), ((2, 5), 0.08), ((2, 2), 0.08)])
+@pytest.mark.parametrize(("by_seed", "rest"), [(0.0, 0.5), (0.02, 0.1), (0.1, 0.3), (0.4, 0.1)])
+def test_equal_rows_are_seldom_told_apart(seeds: tuple[int, int], most: float, by_seed: float, rest: float) -> None:
+    """600 pairs of equally good methods, for no, little and much variance of seeds beside that of images."""
+    rng = np.random.default_rng(13)
+    told = [compare_seeds(seeds_and_images_drawn(rng, seeds, 300, by_seed, 0.3, rest)).p[0, 1] for _ in range(600)]
+    share = float(np.mean(np.array(told) <= 0.05))
+    assert share <= most + 2 * np.sqrt(most * (1 - most) / 600)
+
+
+def test_a_test_that_forgets_seeds_tells_equal_rows_apart() -> None:
+    """What the variance over seeds is for: without it, every third pair of equal methods differs."""
+    rng = np.random.default_rng(14)
+    pairs = [seeds_and_images_drawn(rng, (3, 3), 300, 0.4, 0.3, 0.1) for _ in range(300)]
+    forgetful = [compare_scores(np.array([one.mean(axis=0) for one in rows])).p[0, 1] for rows in pairs]
+    assert np.mean(np.array(forgetful) <= 0.05) > 0.3
+    assert np.mean([compare_seeds(rows).p[0, 1] <= 0.05 for rows in pairs]) < 0.08
+
+
+def test_a_real_difference_is_told_with_seeds() -> None:
+    rng = np.random.default_rng(15)
+    rows = seeds_and_images_drawn(rng, (3, 3), 1000, 0.02, 0.3, 0.3)
+    rows[1] &= rng.random(rows[1].shape) < 0.8
+    assert compare_seeds(rows).p[0, 1] < 1e-3
+    assert ranks(compare_seeds(rows)).best.tolist() == [1, 2]
 
 
 def test_a_hundred_networks_take_no_time() -> None:

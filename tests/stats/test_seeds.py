@@ -91,6 +91,17 @@ def test_equal_scores_have_no_interval() -> None:
     assert hierarchical(np.full((1, 3, 5), 0.25), mean_of).interval is None
 
 
+def test_equal_seeds_by_chance_are_not_certain() -> None:
+    """Two networks that are right on one rare image in a hundred each, but not the same: far from a mean of 1 %."""
+    scores = np.zeros((2, 1000))
+    scores[0, :10] = scores[1, 500:510] = 1
+    found = seeds_and_images(scores).interval
+    rest = float(((scores - scores.mean(axis=0)) ** 2).sum() / 999)
+    half = reference.t(999).ppf(0.975) * np.sqrt(rest / 2000)
+    assert found == pytest.approx((0.01 - half, 0.01 + half))
+    assert half > 0.004
+
+
 SETTINGS = {
     "images vary most": {"sd_seed": 0.001, "sd_image": 0.4, "sd_rest": 0.2},
     "both vary": {"sd_seed": 0.02, "sd_image": 0.4, "sd_rest": 0.2},
