@@ -21,8 +21,10 @@ def unknown(where: str, what: str, name: str, allowed: Iterable[str]) -> UserErr
 
     >>> print(unknown("--only", "method", "entrop", ["standard", "entprop"]))
     --only: unknown method 'entrop'; did you mean 'entprop'?; allowed: entprop, standard
+    >>> print(unknown("--tag", "tag", "x", []))
+    --tag: unknown tag 'x'; allowed: none
     """
     names = sorted(allowed)
     nearest = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return UserError(f"{where}: unknown {what} {name!r}{hint}; allowed: {', '.join(names)}")
+    return UserError(f"{where}: unknown {what} {name!r}{hint}; allowed: {', '.join(names) or 'none'}")

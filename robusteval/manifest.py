@@ -20,7 +20,7 @@ from typing import cast
 from robusteval.errors import UserError
 
 MANIFEST = "manifest.json"
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
 class Damaged(UserError):
@@ -139,14 +139,6 @@ def remove(folder: Path, name: str) -> None:
     (folder / name).unlink(missing_ok=True)
 
 
-def tidy(folder: Path) -> None:
-    """Removes what a killed process left half-done. Call it under `locked` only."""
-    known = {*_read_manifest(folder), MANIFEST, _LOCK}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.relative_to(folder).as_posix() not in known:
-            path.unlink()
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a run folder; the system drops the lock of a process that died.
@@ -155,7 +147,7 @@ def locked(folder: Path) -> Iterator[None]:
         Busy: another process works on the folder.
         UserError: the folder cannot be made.
     """
-    path = folder / _LOCK
+    path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -163,9 +155,19 @@ def locked(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         _take(handle, folder)
+        if not _still_there(path, handle):
+            raise Busy(f"{folder}: another process has just removed it; try again")
         yield
     finally:
         os.close(handle)
+
+
+def _still_there(path: Path, handle: int) -> bool:
+    """Whether the open file is the one at the path: a lock on one that was removed keeps nobody out."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _take(handle: int, folder: Path) -> None:

@@ -18,9 +18,11 @@ from torch import nn
 from robusteval import store
 from robusteval.cells import plain, task_key
 from robusteval.checkpoints import CHECKPOINT
+from robusteval.clearing import tidy
 from robusteval.drafts import StoredDraft
 from robusteval.errors import UserError
 from robusteval.hardware import choose_precision
+from robusteval.observing import Observer, Observers
 from robusteval.planning import Job, renewed
 from robusteval.progress import Progress
 from robusteval.provenance import collect
@@ -37,8 +39,14 @@ ERROR = "error.txt"
 """The tracebacks of the last failure, in the run folder."""
 
 
-def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
+def run_job(job: Job, runtime: Runtime, progress: Progress, observers: Observers | None = None) -> Run:
     """The record of the run, done or failed with its reason, after training and judging what was missing.
+
+    Args:
+        job: what to do.
+        runtime: where.
+        progress: is told how far it is.
+        observers: are told of every epoch and number; what they raise is not the run's failure.
 
     Raises:
         Busy: another process works on the run, or still on the one that it learns from.
@@ -46,26 +54,37 @@ def run_job(job: Job, runtime: Runtime, progress: Progress) -> Run:
         KeyboardInterrupt: the folder is left as one to resume.
     """
     with store.locked(job.folder):
-        store.tidy(job.folder)
+        tidy(job.folder)
         job = renewed(job)
         if job.state == "done":
             return store.read_record(job.folder, store.RUN, Run)
         check_teacher(job)
-        failures: dict[str, Exception] = {}
         run = _begin(job, runtime)
-        with _kept(failures, "training"):
-            if not job.trained:
-                run = _train(job, run, runtime, progress)
-            store.remove(job.folder, CHECKPOINT)  # not before the weights are stored: a kill costs no training
-            context = judging(runtime, run.deployed, progress, data_dir=job.data_dir)
-            for subject in _subjects(run):
-                missing = [task for task in job.missing if _name(job, task, subject) not in store.names(job.folder)]
-                if missing:
-                    models, origin = restored(job, run, runtime, subject.file)
-                for task in missing:
-                    with _kept(failures, task.name if subject.epoch is None else f"{task.name} after {subject.epoch}"):
-                        _measure(job, task, subject, models, replace(context, origin=origin), runtime)
-        return _end(job.folder, run, failures)
+        told = observers or Observers()
+        told.begin(run)
+        try:
+            run = _work(job, run, runtime, progress, told)
+        finally:
+            told.end(run)
+        return run
+
+
+def _work(job: Job, run: Run, runtime: Runtime, progress: Progress, told: Observer) -> Run:
+    """The final record of a run that has begun."""
+    failures: dict[str, Exception] = {}
+    with _kept(failures, "training"):
+        if not job.trained:
+            run = _train(job, run, runtime, progress, told)
+        store.remove(job.folder, CHECKPOINT)  # not before the weights are stored: a kill costs no training
+        context = judging(runtime, run.deployed, progress, data_dir=job.data_dir)
+        for subject in _subjects(run):
+            missing = [task for task in job.missing if _name(job, task, subject) not in store.names(job.folder)]
+            if missing:
+                models, origin = restored(job, run, runtime, subject.file)
+            for task in missing:
+                with _kept(failures, task.name if subject.epoch is None else f"{task.name} after {subject.epoch}"):
+                    _measure(job, task, subject, models, replace(context, origin=origin), runtime, told)
+    return _end(job.folder, run, failures)
 
 
 def judging(runtime: Runtime, deployed: str, progress: Progress, *, data_dir: Path | None) -> Context:
@@ -119,7 +138,7 @@ def _begin(job: Job, runtime: Runtime) -> Run:
     return run
 
 
-def _train(job: Job, run: Run, runtime: Runtime, progress: Progress) -> Run:
+def _train(job: Job, run: Run, runtime: Runtime, progress: Progress, told: Observer) -> Run:
     """The record with cost and digest, after the weights were trained and stored."""
     cell, folder = job.cell, job.folder
     trained = train(
@@ -132,6 +151,7 @@ def _train(job: Job, run: Run, runtime: Runtime, progress: Progress) -> Run:
         teacher=teacher_of(job),
         folder=folder,
         progress=progress,
+        ended=told.epoch,
     )
     meta = {"run": run.id, "method": run.method, "architecture": run.architecture, "dataset": run.dataset}
     deployed = cell.method.deploy(trained.model).state_dict()
@@ -164,7 +184,13 @@ def _name(job: Job, task: Task, subject: Subject) -> str:
 
 
 def _measure(
-    job: Job, task: Task, subject: Subject, models: Mapping[str, nn.Module], context: Context, runtime: Runtime
+    job: Job,
+    task: Task,
+    subject: Subject,
+    models: Mapping[str, nn.Module],
+    context: Context,
+    runtime: Runtime,
+    told: Observer,
 ) -> None:
     """Writes a task's record, after the per-sample outcomes that it names."""
     key = task_key(task, job.test.ref(), subject.sha256)
@@ -180,6 +206,7 @@ def _measure(
             outcomes[name] = right
             measurement = measurement.model_copy(update={"outcomes": name})
         measurements.append(measurement)
+        told.measured(measurement, subject.epoch)
     record = TaskRecord(
         task=task.name,
         version=task.version,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,9 @@ from robusteval.records import Cost, Epoch, Snapshot
 from robusteval.shadow import add_bank, watching
 from robusteval.store import write_tensors
 from robusteval.training import Training
+
+SHOWN = 3
+"""Logs beside the progress of a training: the loss, which methods log first, and two of its parts."""
 
 
 class Diverged(RuntimeError):
@@ -71,6 +75,7 @@ def train(
     teacher: nn.Module | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    ended: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Trained:
     """The network trained by the method.
 
@@ -84,12 +89,13 @@ def train(
         teacher: the trained network that the method learns from, if it does.
         folder: where checkpoints are written and looked for, and snapshots go; None trains without either.
         progress: is told of every step.
+        ended: is told of every epoch; those since the last checkpoint are told again by a resumed training.
 
     Raises:
         Diverged: a loss or weight is not finite.
         UserError: fewer images than a batch holds; a damaged checkpoint.
     """
-    return _Loop(network, method, data, training, seed, device, teacher, folder, progress or Silent()).run()
+    return _Loop(network, method, data, training, seed, device, teacher, folder, progress or Silent(), ended).run()
 
 
 class _Loop:
@@ -106,6 +112,7 @@ class _Loop:
         teacher: nn.Module | None,
         folder: Path | None,
         progress: Progress,
+        ended: Callable[[Epoch], None],
     ) -> None:
         if method.epochs_factor != 1:
             epochs = max(1, round(method.epochs_factor * training.epochs))
@@ -119,7 +126,7 @@ class _Loop:
             )
         self.steps = training.epochs * self.steps_per_epoch
         self.method, self.training, self.device = method, training, device
-        self.folder, self.progress = folder, progress
+        self.folder, self.progress, self.ended = folder, progress, ended
         self.precision = choose_precision(training.precision, device)
         layout = torch.channels_last if training.channels_last else torch.contiguous_format
         self.network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
@@ -158,14 +165,16 @@ class _Loop:
         self.progress.begin("train", self.steps)
         self.progress.advance(self.step)
         saved = told = time.monotonic()
-        counted = False
+        told_at, counted = self.step, False
         with self.meter.running(), watching(self.model):
             for seen, rows in self.feed.batches(self.step, self.steps, replays=self.method.replays):
                 epoch, position = divmod(self.step, self.steps_per_epoch)
-                loss = self._train_step(seen, rows, fresh=not (position and counted))
+                self._train_step(seen, rows, fresh=not (position and counted))
                 counted, note = True, ""
-                if time.monotonic() - told > 1:  # reading the loss waits for the GPU: once a second only
-                    told, note = time.monotonic(), f"loss {loss.item() / (position + 1):.3f}"
+                if (passed := time.monotonic() - told) > 1:  # reading losses waits for the GPU: once a second only
+                    rate = (self.step - told_at) * self.training.batch_size / passed
+                    note = f"{self._losses(position + 1)}, {rate:.0f} images/s"
+                    told, told_at = time.monotonic(), self.step
                 if self.step % self.steps_per_epoch == 0:
                     self._end_epoch(epoch)  # before a checkpoint, which knows no half-ended epoch
                 self.progress.advance(note=note)
@@ -176,8 +185,12 @@ class _Loop:
             self._finish()
         return Trained(self.model, tuple(self.history), self._cost(), tuple(self.snapshots))
 
-    def _train_step(self, seen: int, rows: Tensor, *, fresh: bool) -> Tensor:
-        """One optimizer step; the sum of the epoch's losses so far, still on the device."""
+    def _losses(self, steps: int) -> str:
+        """The first few means of the epoch so far, e.g. ``loss 1.203 clean 0.911``; of its first steps, or so many."""
+        return " ".join(f"{key} {float(self.sums[key]) / steps:.3f}" for key in [*self.sums][:SHOWN])
+
+    def _train_step(self, seen: int, rows: Tensor, *, fresh: bool) -> None:
+        """One optimizer step."""
         parts = rows.chunk(self.training.accumulate)
         with self.meter.timed("train"), self.meter.counting_flops(fresh=fresh):
             lr = learning_rate(
@@ -194,7 +207,6 @@ class _Loop:
             self.optimizer.zero_grad(set_to_none=True)
             self.averages.update(self.model, self.step)
         self.step += 1
-        return self.sums["loss"]
 
     def _method_step(self, batch: Batch, share: float) -> dict[str, Tensor]:
         def backward(loss: Tensor) -> None:
@@ -224,6 +236,7 @@ class _Loop:
         self.sums = {}
         self.history.append(Epoch(epoch=epoch + 1, logs=logs, lr=self.optimizer.param_groups[0]["lr"]))
         self.method.epoch(self.model, logs)
+        self.ended(self.history[-1])
         if self.folder is not None and epoch + 1 in self.training.snapshot_epochs:
             sha256 = write_tensors(self.folder, snapshot_name(epoch + 1), self.model.state_dict(), {})
             self.snapshots.append(Snapshot(epoch=epoch + 1, weights_sha256=sha256, cost=self._cost()))

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from robusteval.display import Bars, Journey, Lines, display_for
+from robusteval.display import Journey, Lines, Planned, Table, display_for
+from robusteval.display.live import chosen
 
 
 class Clock:
@@ -24,8 +25,10 @@ def clock():
     return Clock()
 
 
-def console(*, terminal: bool, width: int = 150) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=width)
+def console(*, terminal: bool, width: int = 150, height: int = 24) -> Console:
+    # force_terminal and an explicit TERM: the tests may run on a dumb terminal.
+    environ = {"TERM": "xterm-256color"}
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, height=height, _environ=environ)
 
 
 def written(target: Console) -> str:
@@ -33,10 +36,20 @@ def written(target: Console) -> str:
     return target.file.getvalue()
 
 
+def screen(table: Table) -> list[str]:
+    """The lines that the table shows now, without styles."""
+    page = console(terminal=True, width=table.console.width, height=table.console.height)
+    page.print(table.screen())
+    return [line.rstrip() for line in Text.from_ansi(written(page)).plain.splitlines()]
+
+
+def many(count: int, *stages: tuple[str, float]) -> list[Planned]:
+    return [Planned(f"cell {number}", stages or (("train", 1.0),)) for number in range(count)]
+
+
 def test_lines_come_at_most_every_thirty_seconds(clock):
     out = console(terminal=False)
-    lines = Lines(out, Journey((1.0, 1.0), clock), clock)
-    with lines:
+    with Lines(out, Journey([Planned("standard"), Planned("next")], clock)) as lines:
         lines.cell("standard")
         lines.begin("train", 400)
         for _ in range(100):
@@ -46,9 +59,20 @@ def test_lines_come_at_most_every_thirty_seconds(clock):
     assert written(out) == "[1/2] standard: train 60/400, 2:50 left, loss 1.203\n"
 
 
+def test_quiet_lines_say_only_what_they_are_given(clock):
+    out = console(terminal=False)
+    with Lines(out, Journey((), clock), quiet=True) as lines:
+        lines.cell("a")
+        lines.begin("train", 400)
+        clock.now += 100
+        lines.advance()
+        lines.say("failed: reason")
+    assert written(out) == "failed: reason\n"
+
+
 def test_the_time_left_counts_the_work_of_this_process_only(clock):
     out = console(terminal=False)
-    lines = Lines(out, Journey((1.0,), clock), clock)
+    lines = Lines(out, Journey((), clock))
     lines.cell("a")
     lines.begin("train", 400)
     lines.advance(0)
@@ -61,86 +85,177 @@ def test_the_time_left_counts_the_work_of_this_process_only(clock):
 
 def test_a_stage_that_reports_nothing_new_has_no_time_left(clock):
     out = console(terminal=False)
-    lines = Lines(out, Journey((1.0,), clock), clock)
+    lines = Lines(out, Journey((), clock))
     lines.begin("pgd", 10)
     clock.now += 40
     lines.advance(0)
-    assert written(out) == ": pgd 0/10\n"
+    assert written(out) == "pgd 0/10\n"
 
 
-def test_the_whole_journey_is_reckoned_from_the_cells_that_are_done(clock):
-    journey = Journey((1.0, 2.0, 3.0), clock)
-    journey.next("a")
-    assert journey.text() == "[1/3] a"
-    clock.now += 60
-    journey.next("b")
-    assert journey.text() == "[2/3] b, 5:00 left in all"
+def test_the_time_left_in_all_is_known_in_the_first_cell(clock):
+    # A training of 30 units and a task of 10, three times; 10 units of the first training took 20 s.
+    journey = Journey([Planned(name, (("train", 30.0), ("pgd", 10.0))) for name in "abc"], clock)
+    journey.cell("a")
+    assert journey.left() is None
+    journey.begin("train", 300)
+    assert journey.left() is None
+    for _ in range(10):
+        clock.now += 2
+        journey.advance(10, "")
+    assert journey.left() == pytest.approx(2 * (30 * 3 + 10 * 3 - 10))
+    clock.now += 5  # without a report the rest of the stage runs down, the stages to come do not
+    assert journey.left() == pytest.approx(2 * (30 * 3 + 10 * 3 - 10) - 5)
+
+
+def test_stages_are_reckoned_at_the_pace_of_their_own_name(clock):
+    journey = Journey([Planned(name, (("train", 30.0), ("pgd", 10.0))) for name in "abc"], clock)
+    journey.cell("a")
+    for name, seconds in (("train", 60), ("pgd", 200)):  # pgd takes ten times as long as was thought
+        journey.begin(name, 1)
+        clock.now += seconds
+        journey.advance(1, "")
+    journey.ended("done")
+    assert journey.expected(journey.cells[1]) == pytest.approx(60 + 200)
+    journey.cell("b")
+    journey.begin("train", 4)
     clock.now += 30
-    assert journey.text() == "[2/3] b, 4:30 left in all"
-    clock.now += 1000
-    assert journey.text() == "[2/3] b, 0:00 left in all"
-    journey.next("c")
-    assert journey.text() == "[3/3] c, 18:10 left in all"  # 1090 s for 3 of 6
+    journey.advance(1, "")  # half as fast as the first: 30 s for 7.5 units, so far 90 s for 37.5
+    assert journey.left() == pytest.approx(90 + 200 + 30 * 90 / 37.5 + 200)
 
 
-def test_a_terminal_gets_bars_and_a_pipe_gets_lines():
-    assert isinstance(display_for(console(terminal=True)), Bars)
+def test_a_stage_that_was_taken_up_again_counts_with_what_this_process_did(clock):
+    journey = Journey([Planned(name, (("train", 30.0),)) for name in "ab"], clock)
+    journey.cell("a")
+    journey.begin("train", 300)
+    journey.advance(200, "")  # by an earlier process
+    for _ in range(100):
+        clock.now += 1
+        journey.advance(1, "")
+    journey.ended("done")
+    assert journey.left() == pytest.approx(300)
+
+
+def test_a_task_without_anything_to_measure_and_one_that_was_not_planned_do_no_harm(clock):
+    journey = Journey([Planned(name, (("train", 10.0), ("teacher", 5.0), ("pgd", 10.0))) for name in "ab"], clock)
+    journey.cell("a")
+    for name in ("train", "surprise", "pgd"):  # teacher had nothing to do
+        journey.begin(name, 1)
+        clock.now += 10
+        journey.advance(1, "")
+    assert journey.left() == pytest.approx(10 + 5 + 10)
+    journey.ended("failed", "why")
+    assert (journey.cells[0].state, journey.cells[0].why, journey.cells[0].took) == ("failed", "why", 30)
+
+
+def test_a_terminal_gets_a_table_and_a_pipe_gets_lines():
+    assert isinstance(display_for(console(terminal=True)), Table)
     assert isinstance(display_for(console(terminal=False)), Lines)
+    assert isinstance(display_for(console(terminal=True), shown="lines"), Lines)
+    quiet = display_for(console(terminal=True), shown="quiet")
+    assert isinstance(quiet, Lines)
+    assert quiet.quiet
+    dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    assert isinstance(display_for(dumb), Lines)  # it cannot move its cursor
 
 
-def test_bars_show_cell_stage_count_and_note_and_no_markup_of_labels():
+def test_the_table_shows_state_count_time_losses_and_no_markup_of_labels(clock):
+    table = Table(
+        console(terminal=True, width=80), Journey([Planned("a [red]x[/]\x1b[31m"), Planned("b"), Planned("c")], clock)
+    )
+    table.cell("whatever the long name is")
+    table.begin("train", 10)
+    for _ in range(5):
+        clock.now += 4
+        table.advance(note="loss [1.5], 512 images/s")
+    head, first, second, third, note = screen(table)
+    assert head == "0 of 3 cells done, 2 to go; 0:20 left in all"
+    assert re.fullmatch(r"a \[red\]x\[/\]\ufffd\[31m +train ━{5,}\S* +5/10 +0:20", first)
+    assert re.fullmatch(r"b +next", second)
+    assert re.fullmatch(r"c +next", third)
+    assert note == "  loss [1.5], 512 images/s"
+    table.ended("failed", "training: Diverged")
+    table.cell("b")
+    head, first, second, _ = screen(table)
+    assert head.startswith("0 of 3 cells done, 1 failed, 1 to go")
+    assert re.fullmatch(r"a \[red\]x\[/\]\ufffd\[31m: training: Diverged +failed +0:20", first)
+    assert re.fullmatch(r"b +starting", second)
+
+
+def test_units_per_second_are_shown_where_the_work_names_no_pace(clock):
+    table = Table(console(terminal=True), Journey([Planned("a", (("clean", 1.0), ("pgd", 1.0)))], clock))
+    table.cell("a")
+    table.begin("clean", 100)
+    for _ in range(2):
+        clock.now += 1
+        table.advance(25 if clock.now > 1001 else 1)
+    assert screen(table)[-1] == "  13 steps/s, 0:13 left in all"
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 24), (80, 10), (60, 50)])
+@pytest.mark.parametrize("position", [0, 1, 13, 27])
+def test_a_suite_of_any_length_fits_the_terminal(clock, width, height, position):
+    table = Table(console(terminal=True, width=width, height=height), Journey(many(28), clock))
+    for number in range(position + 1):
+        table.cell("")
+        table.begin("corrupted_attack_long", 10)
+        clock.now += 3
+        table.advance(note="loss 1.203 divergence 0.012 accuracy 0.161, 67 images/s")
+        if number < position:
+            table.ended("failed" if number % 3 == 0 else "done", "a reason that is much too long for a row of its own")
+    lines = screen(table)
+    assert len(lines) <= height // 2 + 4
+    assert all(len(line) <= width for line in lines)
+    assert sum(line.startswith(f"cell {position} ") for line in lines) == 1
+    assert f"cell {position + 1} " in "\n".join(lines) or position == 27
+    more = re.findall(r"^  (\d+) more not shown$", "\n".join(lines), re.MULTILINE)
+    shown = sum(line.startswith("cell ") for line in lines)
+    assert shown + int(more[0] if more else 0) == 28
+
+
+def test_the_cells_shown_are_those_at_work_failed_and_next(clock):
+    journey = Journey(many(40), clock)
+    for number in range(20):
+        journey.cell("")
+        if number < 19:
+            journey.ended("failed" if number in (3, 7) else "done")
+    assert [cell.title for cell in chosen(journey.cells, 9)] == [
+        f"cell {number}" for number in (3, 7, 18, 19, 20, 21, 22, 23, 24)
+    ]
+    assert chosen(journey.cells, 40) == journey.cells
+
+
+def test_what_is_said_stays_and_is_cleaned():
     out = console(terminal=True)
-    bars = display_for(out, (1.0, 1.0))
-    with bars:
-        bars.cell("a [red]x[/]")
-        bars.begin("train", 10)
-        bars.advance(4, note="loss [1.5]")
-        bars.say("done [b]")
-    text = written(out)
-    assert "[1/2] a [red]x[/]" in text
-    assert "train" in text
-    assert "4/10" in text
-    assert "loss [1.5]" in text
-    assert "done [b]\n" in text
+    table = display_for(out, many(2))
+    with table:
+        table.cell("a")
+        table.say("done [b] \x1b[31m")
+    assert "done [b] \ufffd[31m\n" in written(out)
 
 
-def test_eighty_columns_hold_the_cell_in_a_line_and_bar_count_time_and_note_in_the_next(clock):
-    out = console(terminal=True, width=80)
-    journey = Journey((1.0, 1.0), clock)
-    bars = Bars(out, journey)
-    bars.bars.live.auto_refresh = False
-    with bars:
-        bars.cell("mixup seed 0")
-        clock.now += 60
-        bars.cell("entprop seed 0 (resnet8, cifar10-sample)")
-        bars.begin("corruption", 1500)
-        for _ in range(3):
-            bars.advance(100, note="loss 1.203")
-    page = console(terminal=True, width=80)
-    page.print(bars.bars.get_renderable())
-    place, bar = written(page).splitlines()
-    assert "[2/2] entprop seed 0 (resnet8, cifar10-sample), 1:00 left in all" in place
-    plain = Text.from_ansi(bar).plain
-    assert len(plain) <= 80
-    assert re.fullmatch(r"corruption \S{20,} +300/1500 [-\d]:[-\d]{2}:[-\d]{2} loss 1\.203 *", plain)
-
-
-def test_bars_leave_standard_output_alone(capsys):
-    """Results may be piped while the bars are shown on the terminal."""
+def test_the_table_leaves_standard_output_alone(capsys):
+    """Results may be piped while the table is shown on the terminal."""
     out = console(terminal=True)
-    with display_for(out):
+    with display_for(out) as table:
+        table.cell("a")
         sys.stdout.write("a result\n")
     assert capsys.readouterr().out == "a result\n"
     assert "a result" not in written(out)
 
 
-def test_no_color_is_respected(monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    out = console(terminal=True)
-    bars = display_for(out)
-    with bars:
-        bars.cell("a")
-        bars.begin("train", 10)
-        bars.advance(5)
-    assert "5/10" in written(out)
-    assert "\x1b[3" not in written(out)  # SGR foreground colours
+def test_no_color_is_respected():
+    shades = {}
+    for name, environ in (("colour", {}), ("none", {"NO_COLOR": "1"})):
+        environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        out = Console(file=io.StringIO(), force_terminal=True, width=80, _environ=environ)
+        table = display_for(out, many(3))
+        assert isinstance(table, Table)
+        with table:
+            table.cell("a")
+            table.begin("train", 10)
+            table.advance(5, "loss 1")
+            table.live.refresh()
+        assert "5/10" in written(out)
+        shades[name] = re.findall(r"\x1b\[[0-9;]*(?:3[0-9]|9[0-7]|38;[0-9;]+)m", written(out))
+    assert shades["colour"]
+    assert not shades["none"]

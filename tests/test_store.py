@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from robusteval import manifest, store
+from robusteval.clearing import tidy
 from robusteval.errors import UserError
 from robusteval.records import Cost, DataRef, Epoch, Measurement, Provenance, Run, TaskRecord
 from robusteval.store import Damaged
@@ -127,20 +128,20 @@ def states_after_every_crash(tmp_path: Path, before: bytes | None, after: bytes)
     for survive in range(100):
         folder = tmp_path / str(survive)
         if before is not None:
-            store.write_bytes(folder, "a.bin", before)
+            store.write_bytes(folder, "error.txt", before)
         finished = True
         with pytest.MonkeyPatch.context() as patch:
             crash_after(patch, survive)
             try:
-                store.write_bytes(folder, "a.bin", after)
+                store.write_bytes(folder, "error.txt", after)
             except Crash:
                 finished = False
-        states.append(store.read_bytes(folder, "a.bin") if "a.bin" in store.names(folder) else None)
-        store.tidy(folder)
+        states.append(store.read_bytes(folder, "error.txt") if "error.txt" in store.names(folder) else None)
+        tidy(folder)
         left = {path.name for path in folder.glob("*")} - {"manifest.json"}
-        assert left == (set() if states[-1] is None else {"a.bin"})
-        store.write_bytes(folder, "a.bin", b"again")  # a crash leaves nothing that stops the next attempt
-        assert store.read_bytes(folder, "a.bin") == b"again"
+        assert left == (set() if states[-1] is None else {"error.txt"})
+        store.write_bytes(folder, "error.txt", b"again")  # a crash leaves nothing that stops the next attempt
+        assert store.read_bytes(folder, "error.txt") == b"again"
         if finished:
             return states
     raise AssertionError("never finished")
@@ -324,8 +325,12 @@ def test_removed_files_are_unwritten_and_leftovers_are_tidied(tmp_path):
     store.remove(tmp_path, "never.there")
     (tmp_path / "tasks" / "orphan.json").write_bytes(b"3")
     (tmp_path / "run.json.tmp").write_bytes(b"4")
-    store.tidy(tmp_path)
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"manifest.json", "clean-1.npz"}
+    mine = (tmp_path / "notes.txt", tmp_path / "tasks" / "plot.png", tmp_path / "paper.tmp")
+    for path in mine:
+        path.write_bytes(b"somebody's")
+    tidy(tmp_path)
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"manifest.json", "clean-1.npz", *(path.name for path in mine)}
     with pytest.raises(UserError, match="never completely written"):
         store.read_bytes(tmp_path, "checkpoint-1.safetensors")
 

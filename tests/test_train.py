@@ -1,5 +1,7 @@
 import copy
+import re
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -494,3 +496,36 @@ def test_the_shadow_bank_holds_what_other_momenta_would_have_given(data, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run(data, replace(training, checkpoint_seconds=1e-9), folder=tmp_path, progress=Interrupting(5))
     same(banked, run(data, training, folder=tmp_path).model)
+
+
+def test_losses_and_throughput_are_told_once_a_second(data, monkeypatch):
+    """Against a clock that a step of training moves by 0.4 s: told after steps 3, 6 and 9 of 9, 3 an epoch."""
+    now, notes = [100.0], []
+
+    class Clocked(Standard):
+        def step(self, model, batch, backward):
+            now[0] += 0.4
+            number = round((now[0] - 100) / 0.4)
+            return super().step(model, batch, backward) | {"loss": torch.tensor(float(number)), "z": torch.tensor(2.0)}
+
+    class Noting(Silent):
+        def advance(self, amount=1, note=""):
+            notes.append(note)
+
+    monkeypatch.setattr("robusteval.train.time", SimpleNamespace(monotonic=lambda: now[0]))
+    result = run(data, method=Clocked(), progress=Noting())
+    told = [re.sub(r"accuracy \S+", "accuracy", note) for note in notes[1:]]  # the first reports the start
+    rate = f"{3 * 12 / 1.2:.0f} images/s"
+    means = [f"loss {mean:.3f} accuracy z 2.000, {rate}" for mean in (2, 5, 8)]  # of the epoch: steps 1-3, 4-6, 7-9
+    assert told == ["", "", means[0], "", "", means[1], "", "", means[2]]
+    assert [epoch.logs["loss"] for epoch in result.history] == [2, 5, 8]
+
+
+def test_epochs_are_told_as_they_end_and_again_after_a_kill(data, tmp_path):
+    told = []
+    with pytest.raises(Killed):
+        run(data, folder=tmp_path, progress=KillAt(7), ended=told.append)  # in the third epoch, without a checkpoint
+    assert [one.epoch for one in told] == [1, 2]
+    result = run(data, folder=tmp_path, ended=told.append)
+    assert told[2:] == list(result.history)
+    assert told[:2] == list(result.history)[:2]

@@ -10,14 +10,19 @@ from cyclopts import App, CycloptsError, Parameter
 
 from robusteval import __version__
 from robusteval.cli.browse import ls
+from robusteval.cli.check import check
+from robusteval.cli.compare import compare
 from robusteval.cli.data import data
 from robusteval.cli.doctor import doctor
 from robusteval.cli.evaluate import evaluate
 from robusteval.cli.export import export
+from robusteval.cli.gc import gc
 from robusteval.cli.output import note
-from robusteval.cli.run import INTERRUPTED, run, train
+from robusteval.cli.run import run, train
 from robusteval.cli.show import show
-from robusteval.cli.summary import report
+from robusteval.cli.summary import open_report, report
+from robusteval.cli.tag import tag
+from robusteval.cli.work import INTERRUPTED
 from robusteval.errors import UserError
 
 app = App(
@@ -32,8 +37,13 @@ app.command(run)
 app.command(train)
 app.command(evaluate, name="eval")
 app.command(report)
+app.command(compare)
+app.command(check)
 app.command(ls)
 app.command(show)
+app.command(tag)
+app.command(gc)
+app.command(open_report, name="open")
 app.command(export)
 app.command(data, name="data")
 app.command(doctor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
@@ -52,6 +52,39 @@ Limit = Annotated[
 Flag = Annotated[bool, Parameter(show_default=False)]
 Download = Annotated[bool, Parameter(show_default=False, help="Download the data set where it is missing.")]
 Seed = Annotated[int, Parameter(converter=whole, validator=Number(gte=0))]
+Json = Annotated[
+    bool, Parameter(name="--json", show_default=False, help="Print one JSON document: fractions, null where missing.")
+]
+Quiet = Annotated[
+    bool, Parameter(name=("--quiet", "-q"), show_default=False, help="Tell only what fails, and the result.")
+]
+Verbose = Annotated[
+    bool,
+    Parameter(name=("--verbose", "-v"), show_default=False, help="Tell each epoch's logs and each number as well."),
+]
+Track = Annotated[
+    tuple[Literal["tensorboard", "wandb"], ...],
+    Parameter(
+        name="--track",
+        show_default=False,
+        help="Also send logs and numbers to this tracker (packages of the extras of the same names); may be repeated. "
+        "Nothing that a tracker does changes a result or stops a run.",
+    ),
+]
+
+Level = Literal["quiet", "normal", "verbose"]
+"""How much is told."""
+
+
+def level(*, quiet: bool, verbose: bool) -> Level:
+    """What two options come to.
+
+    Raises:
+        UserError: both are given.
+    """
+    if quiet and verbose:
+        raise UserError("--quiet, --verbose: they ask for different things; allowed: one of them")
+    return "quiet" if quiet else "verbose" if verbose else "normal"
 
 
 def with_settings(make: Callable[[tuple[str, ...]], T], settings: tuple[str, ...]) -> T:

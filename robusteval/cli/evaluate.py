@@ -11,11 +11,26 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from robusteval.cli.arguments import DataDir, Device, Download, Flag, Limit, Settings, Threads, whole, with_settings
+from robusteval.cli.arguments import (
+    DataDir,
+    Device,
+    Download,
+    Flag,
+    Limit,
+    Quiet,
+    Settings,
+    Threads,
+    Verbose,
+    level,
+    whole,
+    with_settings,
+)
 from robusteval.cli.cautions import caution
 from robusteval.cli.output import errors, line, note
+from robusteval.cli.telling import told
+from robusteval.cli.work import cost
 from robusteval.config import Table, TaskTable, change
-from robusteval.display import display_for
+from robusteval.display import Planned, Shown, display_for
 from robusteval.errors import UserError
 from robusteval.records import Run
 from robusteval.wording import as_json
@@ -41,6 +56,8 @@ def evaluate(
     limit: Limit = None,
     download: Download = False,
     json_lines: Annotated[Flag, Parameter(name="--json")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Judge a checkpoint, one of ours or anybody's, and print the measurements.
 
@@ -60,6 +77,7 @@ def evaluate(
         json_lines: Print a JSON object per measurement: task, metric, value, n, unit, low, high, where, trust, reasons,
             note.
     """
+    how = level(quiet=quiet, verbose=verbose)
     import torch
 
     from robusteval.branches import MAIN, branch_names
@@ -86,8 +104,18 @@ def evaluate(
         deployed = read_record(checkpoint.parent, RUN, Run).deployed
     for text in adopted.notes:
         note(f"{checkpoint.name}: {text}")
-    with display_for(errors()) as display:
-        display.cell(f"{model} on {dataset}")
+    name, branches = f"{model} on {dataset}", len(branch_names(network))
+    stages = tuple((task.name, branches * cost(task, len(images.labels))) for task in asked)
+    shown: Shown = "quiet" if quiet else "lines" if json_lines else "live"
+    with display_for(errors(), [Planned(name, stages)], shown=shown) as display:
+
+        def tell(measurement: Measurement) -> None:
+            if json_lines:
+                line(as_json(measurement))
+            if how == "verbose":
+                display.say(told(measurement))
+
+        display.cell(name)
         result = judge(
             network.eval(),
             images,
@@ -97,16 +125,12 @@ def evaluate(
             device=device,
             threads=threads,
             progress=display,
-            told=_print if json_lines else None,
+            told=tell,
         )
     for text in result.notes:
         note(text)
     if not json_lines:
         line(result.table())
-
-
-def _print(measurement: Measurement) -> None:
-    line(as_json(measurement))
 
 
 def _tasks(names: str, settings: tuple[str, ...]) -> list[Task]:

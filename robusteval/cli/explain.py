@@ -35,9 +35,31 @@ def explain(options: type) -> None:
         line(textwrap.indent(f"allowed: {allowed(hints[field.name])}\n{_told(meant[field.name])}", "    "))
 
 
+def explained(options: type) -> dict[str, Any]:
+    """The same for programs: what the class is for, and the name, default, range and meaning of each option."""
+    described = parse(inspect.getdoc(options) or "", style=DocstringStyle.GOOGLE)
+    default, hints, meant = options(), get_type_hints(options, include_extras=True), meanings(options)
+    about = (described.short_description, described.long_description)
+    listed = [
+        {
+            "name": field.name,
+            "default": getattr(default, field.name),
+            "allowed": allowed(hints[field.name]),
+            "meaning": _plain(meant[field.name]),
+        }
+        for field in fields(options)
+    ]
+    return {"summary": "\n".join(_plain(text) for text in about if text), "options": listed}
+
+
 def _told(text: str) -> str:
     """A text of a docstring in lines of a terminal's width, without its markup."""
-    return textwrap.fill(" ".join(text.replace("``", "").split()), 100)
+    return textwrap.fill(_plain(text), 100)
+
+
+def _plain(text: str) -> str:
+    """A text of a docstring on one line, without its markup."""
+    return " ".join(text.replace("``", "").split())
 
 
 def meanings(options: type) -> dict[str, str]:

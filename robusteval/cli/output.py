@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+
+from robusteval.wording import clean
 
 
 def line(text: str) -> None:
@@ -15,14 +18,19 @@ def line(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Writes a line beside the result."""
-    sys.stderr.write(text + "\n")
+    """Writes a line beside the result; of names that are not ours only what shows."""
+    sys.stderr.write(clean(text) + "\n")
     sys.stderr.flush()
+
+
+def document(value: object) -> None:
+    """Writes the result as one JSON document."""
+    line(json.dumps(value, allow_nan=False, indent=1))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Writes rows in aligned columns that can be read and piped; the last column is as long as it likes."""
-    lines = [[" ".join(cell.split()) for cell in row] for row in ([name.upper() for name in head], *rows)]
+    lines = [[" ".join(clean(cell).split()) for cell in row] for row in ([name.upper() for name in head], *rows)]
     widths = [max(len(row[i]) for row in lines) for i in range(len(head))]
     for row in lines:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import time
 from copy import deepcopy
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
+from robusteval import trackers
 from robusteval.cli.arguments import (
     RESULTS,
     DataDir,
@@ -18,25 +18,21 @@ from robusteval.cli.arguments import (
     Flag,
     Limit,
     Out,
+    Quiet,
     Seed,
     Settings,
     Threads,
+    Track,
+    Verbose,
+    level,
     with_settings,
 )
 from robusteval.cli.cautions import caution
-from robusteval.cli.output import errors, in_threads, line, note, table
+from robusteval.cli.forecast import forecast
+from robusteval.cli.output import line
 from robusteval.cli.summary import write
+from robusteval.cli.work import INTERRUPTED, work
 from robusteval.config import Suite, Table, change, load_suite, narrowed, parse_suite
-from robusteval.display import Display, display_for, duration
-from robusteval.store import Busy
-
-if TYPE_CHECKING:
-    from robusteval.planning import Job
-    from robusteval.runtime import Runtime
-
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, by the shells' convention."""
 
 
 def run(
@@ -53,6 +49,10 @@ def run(
     limit: Limit = None,
     download: Download = False,
     dry_run: Flag = False,
+    json_lines: Annotated[Flag, Parameter(name="--json")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    track: Track = (),
 ) -> int:
     """Train and judge every cell of a suite, then write the report.
 
@@ -66,7 +66,10 @@ def run(
         settings: A changed option, e.g. `training.epochs=2`, `methods.entprop.k=0.4` or `tasks.pgd.epsilon=4/255`; may
             be repeated.
         dry_run: Print the cells, what is there already and the expected FLOPs and minutes; compute nothing else.
+        json_lines: Print JSON objects, one a line: the numbers of each cell when it has ended, as `eval` prints them,
+            with its run; its status and error; the path of the report last. With `--dry-run` one document.
     """
+    told = level(quiet=quiet, verbose=verbose)
     load_suite(suite)  # before torch is imported: a wrong name is to be told at once
     chosen = narrowed(
         with_settings(lambda settings: _resolvable(load_suite(suite, settings)), settings), only=only, seeds=seed
@@ -77,11 +80,12 @@ def run(
     runtime = prepare(device, threads)
     jobs = plan(chosen, out, data_dir=data_dir, limit=limit, download=download)
     if dry_run:
-        _forecast(jobs, runtime)
+        forecast(jobs, runtime, as_json=json_lines)
         return 0
     caution(task for job in jobs for task in job.missing)
-    code = _work(jobs, runtime)
-    return code if code == INTERRUPTED else max(code, write(out, (out,)))
+    observers = [trackers.tracker(name, out) for name in track]
+    code = work(jobs, runtime, level=told, as_json=json_lines, observers=observers)
+    return code if code == INTERRUPTED else max(code, write(out, (out,), as_json=json_lines))
 
 
 def train(
@@ -98,6 +102,9 @@ def train(
     threads: Threads = None,
     limit: Limit = None,
     download: Download = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    track: Track = (),
 ) -> int:
     """Train one method, and the teacher that it learns from, if any; keep the weights without judging them.
 
@@ -112,6 +119,7 @@ def train(
     from robusteval.runtime import prepare
     from robusteval.store import DEPLOYED
 
+    told = level(quiet=quiet, verbose=verbose)
     described: Table = {
         "name": "train",
         "datasets": [dataset],
@@ -131,7 +139,7 @@ def train(
     suite = with_settings(changed, settings)
     runtime = prepare(device, threads)
     jobs = plan(suite, out, data_dir=data_dir, limit=limit, download=download)
-    code = _work(jobs, runtime)
+    code = work(jobs, runtime, level=told, observers=[trackers.tracker(name, out) for name in track])
     if code == 0:
         line(str(jobs[-1].folder / DEPLOYED))
     return code
@@ -143,64 +151,3 @@ def _resolvable(suite: Suite) -> Suite:
 
     check(suite)
     return suite
-
-
-def _work(jobs: list[Job], runtime: Runtime) -> int:
-    """The exit code after doing all that was not done: 0, 1 where a job failed, `INTERRUPTED`."""
-    left = [job for job in jobs if job.state != "done"]
-    if done := len(jobs) - len(left):
-        note(f"{done} of {len(jobs)} cells are done already")
-    try:
-        with display_for(errors(), [_weight(job) for job in left]) as display:
-            failed = [job for job in left if not _done(job, runtime, display)]
-    except KeyboardInterrupt:
-        note("interrupted: the same command resumes where it stopped")
-        return INTERRUPTED
-    return 1 if failed else 0
-
-
-def _done(job: Job, runtime: Runtime, display: Display) -> bool:
-    """Whether a job came to its end; says how it went."""
-    from robusteval.runner import run_job
-
-    title = f"{job.cell.label} seed {job.cell.seed} ({job.cell.architecture}, {job.cell.dataset})"
-    display.cell(title)
-    began = time.monotonic()
-    try:
-        record = run_job(job, runtime, display)
-    except Busy as busy:
-        display.say(f"{title}: skipped: {busy}")
-        return False
-    took = duration(time.monotonic() - began)
-    display.say(f"{title}: {'done' if record.status == 'done' else f'failed: {record.error}'} after {took}")
-    return record.status == "done"
-
-
-def _weight(job: Job) -> float:
-    """What a job costs relative to others of the suite: its training's forward-equivalents, and a bit for judging."""
-    images = len(job.train.labels)
-    method, epochs = job.cell.method, job.cell.training.epochs
-    training = 0 if job.trained else images * epochs * method.epochs_factor * 3 * method.passes().flops
-    times = 1 + len(job.cell.training.snapshot_epochs)
-    return training + 20 * len(job.test.labels) * len(job.missing) * times + 1
-
-
-def _forecast(jobs: list[Job], runtime: Runtime) -> None:
-    """Prints what a run would do and cost."""
-    from robusteval.estimate import estimate
-
-    costs = estimate(jobs, runtime)
-    rows: list[tuple[str, ...]] = [
-        (job.folder.name, job.cell.label, job.state, f"{cost.flops:.2e}", f"{cost.seconds / 60:.1f}")
-        for job, cost in zip(jobs, costs, strict=True)
-    ]
-    flops, seconds = sum(cost.flops for cost in costs), sum(cost.seconds for cost in costs)
-    rows.append(("total", "", "", f"{flops:.2e}", f"{seconds / 60:.1f}"))
-    table(("cell", "method", "state", "FLOPs", "minutes"), rows)
-    if all(job.state == "done" for job in jobs):
-        line("all cells are done: nothing is left to compute")
-        return
-    line(
-        f"minutes: from a few steps of each training and task, timed just now on {runtime.device} with "
-        f"{in_threads(runtime.threads)}; a half-done training counts in full"
-    )

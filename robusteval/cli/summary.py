@@ -1,35 +1,49 @@
-"""``report``: run folders to tables and plots."""
+"""``report`` and ``open``: run folders to tables and plots, and the page in a browser."""
 
 # ruff: noqa: D417 - options that commands share carry their help in their type (arguments.py)
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+import os
+import sys
+import webbrowser
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from robusteval.cli.arguments import RESULTS, Out
+from robusteval.cli.arguments import RESULTS, Json, Out
 from robusteval.cli.cards import plain_cards
 from robusteval.cli.output import line, note, results
-from robusteval.errors import UserError
+from robusteval.errors import UserError, unknown
 from robusteval.store import StoredRun, find_runs
+from robusteval.tags import read_label
+
+PAGE = "leaderboard.html"
 
 
-def report(*folders: Path, out: Out = RESULTS) -> int:
+def report(*folders: Path, tag: str | None = None, out: Out = RESULTS, as_json: Json = False) -> int:
     """Write the leaderboard (HTML, CSV, plots) of any number of runs and print its table.
 
     Runs that cannot be read are named and left out; the exit code is then 1.
 
     Args:
         folders: Folders with runs, or run folders; by default those of `--out`.
+        tag: Only runs with this tag (`robusteval tag`).
     """
-    return write(out, folders or (out,))
+    return write(out, folders or (out,), tag=tag, as_json=as_json)
 
 
-def write(out: Path, folders: tuple[Path, ...]) -> int:
+def write(out: Path, folders: tuple[Path, ...], *, tag: str | None = None, as_json: bool = False) -> int:
     """The exit code after writing the report on the runs in some folders, and naming it: 1 where a run was left out.
 
+    Args:
+        out: where the report goes.
+        folders: where runs are looked for.
+        tag: only runs that have it.
+        as_json: the path and the runs in a line of JSON instead of the table.
+
     Raises:
-        UserError: there are no runs, or none that can be read.
+        UserError: there are no runs, or none that can be read, or none with the tag.
     """
     # The same run found twice is one run.
     runs: dict[Path, StoredRun] = {}
@@ -41,12 +55,37 @@ def write(out: Path, folders: tuple[Path, ...]) -> int:
         if left_out:
             raise left_out[0][1]
         raise UserError(f"{', '.join(map(str, folders))}: no runs here; `robusteval run --out DIR` makes some")
+    if tag is not None:
+        runs = _tagged(runs, tag, left_out)
     from robusteval.report import terminal_table, write_report
 
     path = write_report(out, list(runs.values()), cards=plain_cards())
-    results().print(terminal_table(list(runs.values())))
-    line(f"report: {path}")
+    if as_json:
+        ids = [run.run.id for run in runs.values()]
+        line(json.dumps({"report": str(path), "runs": ids, "skipped": [str(error) for _, error in left_out]}))
+    else:
+        console = results()
+        console.print(terminal_table(list(runs.values()), width=console.width))
+        line(f"report: {path}")
     return skipped({path.resolve(): error for path, error in left_out}.values())
+
+
+def _tagged(runs: Mapping[Path, StoredRun], tag: str, left_out: list[tuple[Path, UserError]]) -> dict[Path, StoredRun]:
+    """Those of the runs that have the tag; runs whose tags cannot be read are left out.
+
+    Raises:
+        UserError: none has it.
+    """
+    tags: dict[Path, tuple[str, ...]] = {}
+    for folder, run in runs.items():
+        try:
+            tags[folder] = read_label(run.folder).tags
+        except UserError as error:
+            left_out.append((folder, error))
+    found = {folder: run for folder, run in runs.items() if tag in tags.get(folder, ())}
+    if not found:
+        raise unknown("--tag", "tag", tag, {one for own in tags.values() for one in own})
+    return found
 
 
 def skipped(reasons: Collection[UserError]) -> int:
@@ -54,3 +93,20 @@ def skipped(reasons: Collection[UserError]) -> int:
     for reason in reasons:
         note(f"skipped: {reason}")
     return 1 if reasons else 0
+
+
+def open_report(*, out: Out = RESULTS) -> None:
+    """Open the report in the browser, and print its path."""
+    page = out / PAGE
+    if not page.is_file():
+        raise UserError(f"open: {page}: no report here; `robusteval report --out {out}` writes one")
+    line(str(page))
+    # Without a display Python takes a browser of the terminal, which would hold it until someone quits.
+    if not _shown() or not webbrowser.open(page.resolve().as_uri()):
+        note("no browser to open it with here")
+
+
+def _shown() -> bool:
+    """Whether a browser has somewhere to show itself, or the user has named one."""
+    unix = sys.platform not in ("darwin", "win32", "cygwin")
+    return not unix or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))

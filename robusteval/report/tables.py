@@ -8,10 +8,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from itertools import accumulate
+from textwrap import wrap
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +31,14 @@ from robusteval.store import StoredRun
 
 TAUGHT = "\N{DAGGER}"
 """The mark on a cost that leaves out a teacher's."""
+
+COSTS = ("Passes", "FLOPs", "Training")
+GAP = 2
+"""Spaces between columns of the terminal's table."""
+NAME = 12
+"""Names of methods that are longer are folded before a score has no room."""
+HEADING = 10
+"""So wide may a heading be in a terminal; names of ensembles go on in further lines."""
 
 
 def csv_text(frame: pd.DataFrame) -> str:
@@ -70,11 +81,28 @@ def _guarded(value: str) -> str:
     return f"'{text}" if unicodedata.normalize("NFKC", first) in ("=", "+", "-", "@") else text
 
 
-def terminal_table(runs: Sequence[StoredRun]) -> Table:
+class _Strip(NamedTuple):
+    """A column of the terminal's table: its heading's lines, and a cell for each row."""
+
+    heading: tuple[str, ...]
+    cells: list[Text]
+
+    @property
+    def width(self) -> int:
+        """Characters, with the gap to the next column."""
+        lines = [*self.heading, *(line for cell in self.cells for line in cell.plain.split("\n"))]
+        return GAP + max(map(cell_len, lines))
+
+
+def terminal_table(runs: Sequence[StoredRun], *, width: int = 80) -> Table:
     """The leaderboard for a terminal: percent, the interval under it; failures and notes below the table.
 
     Under a method's name are the ranks that it may have. Of several seeds only their mean is shown, with its standard
     deviation.
+
+    Args:
+        runs: any number of runs.
+        width: of the terminal, in characters; scores for which it has no room are named below the table.
     """
     found = leaderboard(runs)
     shown_board, parts = found.board, found.parts
@@ -86,26 +114,34 @@ def terminal_table(runs: Sequence[StoredRun]) -> Table:
     title = Text("Leaderboard", style="bold")
     if len(places) == 1:
         title.append(f"  {' / '.join(clean(part, 40) for part in next(iter(places)))}", style="not bold dim")
-    table = Table(title=title, title_justify="left", caption_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", caption_justify="left", box=None, padding=(0, GAP, 0, 0))
     table.pad_edge = False
     names = [column.short if shorts[column.short] == 1 else column.label for column in shown]
-    high = any(" " in name for name in names)
-    table.add_column(_heading("Method", high=high), overflow="fold", min_width=8)
-    for name in (*names, "Passes", "FLOPs", "Training"):
-        table.add_column(_heading(name, high=high), justify="right", no_wrap=True)
-    for group in shown_board.groups:
-        for row in group.speakers:
-            scores = [_score(row.scores.get(one.key), one, marks.get((id(row), one.key))) for one in shown]
-            who = _name(row, ranked.get(id(row)), placed=len(places) > 1)
-            table.add_row(who, *scores, *_cost(row), style="" if row.deployed else "dim")
+    rows = [row for group in shown_board.groups for row in group.speakers]
+    who = _Strip(("Method",), [_name(row, ranked.get(id(row)), placed=len(places) > 1) for row in rows])
+    scores = [
+        _Strip(
+            tuple(wrap(clean(name), HEADING)),
+            [_score(row.scores.get(one.key), one, marks.get((id(row), one.key))) for row in rows],
+        )
+        for name, one in zip(names, shown, strict=True)
+    ]
+    costs = [_Strip((name,), [_cost(row)[name] for row in rows]) for name in COSTS]
+    used = accumulate(
+        (strip.width for strip in scores), initial=min(who.width, NAME) + sum(strip.width for strip in costs)
+    )
+    fitting = max(sum(end <= width + GAP for end in used) - 1, 1)
+    strips = [who, *scores[:fitting], *costs]
+    high = max(len(strip.heading) for strip in strips)
+    for strip in strips:
+        lines = "\n" * (high - len(strip.heading)) + "\n".join(strip.heading)
+        justify: Literal["left", "right"] = "left" if strip is who else "right"
+        table.add_column(Text(lines), justify=justify, no_wrap=strip is not who, overflow="fold")
+    for row, *cells in zip(rows, *(strip.cells for strip in strips), strict=True):
+        table.add_row(*cells, style="" if row.deployed else "dim")
     taught = any(row.cost is not None and row.cost.teacher is not None for row in shown_board.rows)
-    table.caption = _caption(found, taught=taught)
+    table.caption = _caption(found, names[fitting:], taught=taught)
     return table
-
-
-def _heading(name: str, *, high: bool) -> Text:
-    """A heading on two lines, or on the lower one of two; the cells below it stand at the top of theirs."""
-    return Text(name.replace(" ", "\n", 1) if " " in name or not high else f"\n{name}")
 
 
 def _name(row: Row, rank: Place | None, *, placed: bool) -> Text:
@@ -140,23 +176,25 @@ def _score(score: Score | None, column: Column, mark: Mark | None) -> Text:
     return shown
 
 
-def _cost(row: Row) -> list[Text]:
+def _cost(row: Row) -> dict[str, Text]:
     if not row.deployed:
-        return [Text("")] * 3
+        return dict.fromkeys(COSTS, Text(""))
     if row.cost is None or not trained(row.stored.run):
-        return [Text(MISSING)] * 3
+        return dict.fromkeys(COSTS, Text(MISSING))
     cost = row.cost
     flops = factor(cost.flops_relative) + (TAUGHT if cost.teacher else "")
     texts = (number(cost.backward_total), flops, duration(cost.wall_s.get("train")))
-    return [Text(text) for text in texts]
+    return dict(zip(COSTS, map(Text, texts), strict=True))
 
 
-def _caption(found: Leaderboard, *, taught: bool) -> Text:
+def _caption(found: Leaderboard, left_out: Sequence[str], *, taught: bool) -> Text:
     lines = [
         "Percent; under it the 95 % interval, and the standard deviation (sd) over seeds. Indented: branches that "
         "are not deployed. Passes: backward, per training image. FLOPs: relative to standard. Attacks: \N{CHECK MARK} "
         "checked, ! doubtful, ? unchecked."
     ]
+    if left_out:
+        lines.append(f"No room for {', '.join(map(clean, left_out))}: in a wider terminal, or in the report.")
     ranked = {part.ranked_by.label: None for part in found.parts if part.ranked_by and part.ranking.places}
     if ranked:
         lines.append(

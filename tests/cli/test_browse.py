@@ -128,6 +128,8 @@ def test_published_options_are_options_and_values_are_fractions():
     [
         (("runs", "--card", "advprop"), "ls runs: --card is of methods"),
         (("tasks", "--markdown"), "ls tasks: --markdown is of methods"),
+        (("tasks", "--tag", "x"), "ls tasks: --tag is of runs; allowed: robusteval ls runs --tag"),
+        (("methods", "--markdown", "--json"), "--markdown and --json ask for different things"),
         (("methods", "--markdown", "--card", "advprop"), "ask for different things"),
         (("methods", "--card", "advprob"), "--card: unknown method 'advprob'; did you mean 'advprop'?"),
     ],
@@ -154,13 +156,43 @@ def test_ls_suites_counts_cells(cli):
     assert quick.split()[1] == "5"
 
 
+HEAD = ["RUN", "STATUS", "LABEL", "DATA SET", "MODEL", "SEED", "AGE", "CLEAN", "TAGS", "JUDGED BY"]
+
+
 def test_ls_runs(cli, finished):
-    out = cli("ls", "runs", "--out", finished).out
-    assert [re.split(" {2,}", line)[1:] for line in out.splitlines()[1:]] == [
-        ["done", "entprop [red]", "clean"],
-        ["done", "standard", "clean"],
-    ]
-    assert cli("ls", "runs", "--out", "nowhere").out == "RUN  STATUS  LABEL  JUDGED BY\n"
+    head, *rows = cli("ls", "runs", "--out", finished).out.splitlines()
+    assert re.split(" {2,}", head) == HEAD
+    for row, label, method in zip(rows, ("entprop [red]", "standard"), ("entprop", "standard"), strict=True):
+        name, status, shown, dataset, model, seed, age, clean, judged = re.split(" {2,}", row)
+        stored = load_run(finished / "runs" / name)
+        (accuracy,) = (
+            one.value for one in stored.tasks[0].measurements if one.where == {"branch": stored.run.deployed}
+        )
+        assert stored.run.method == method
+        assert (status, shown, dataset, model, seed) == ("done", label, "cifar10-sample", "resnet8", "0")
+        assert re.fullmatch(r"\d+ (s|min)", age)
+        assert clean == f"{100 * accuracy:.1f} %"
+        assert judged == "clean"
+    head, told = cli("ls", "runs", "--out", "nowhere").out.splitlines()
+    assert re.split(" {2,}", head) == HEAD
+    assert told == "no runs that can be read in nowhere; `robusteval run --out DIR` makes some"
+    assert cli("ls", "runs", "--out", "nowhere", "--json").out == "[]\n"
+
+
+def test_ls_runs_shows_what_is_missing_as_missing(cli, finished, tmp_path):
+    (source,) = finished.glob("runs/*standard*")
+    folder = tmp_path / "out" / "runs" / source.name
+    shutil.copytree(source, folder)
+    run = load_run(folder).run
+    provenance = run.provenance.model_copy(update={"created": "when?"})
+    write_record(folder, "run.json", run.model_copy(update={"provenance": provenance}))
+    task = load_run(folder).tasks[0]
+    unknown = task.measurements[0].model_copy(update={"value": None, "low": None, "high": None, "note": "lost"})
+    write_record(folder, f"tasks/{task.key}.json", task.model_copy(update={"measurements": (unknown,)}))
+    row = re.split(" {2,}", cli("ls", "runs", "--out", tmp_path / "out").out.splitlines()[1])
+    assert row[6:] == ["-", "-", "clean"]
+    (entry,) = json.loads(cli("ls", "runs", "--out", tmp_path / "out", "--json").out)
+    assert (entry["age_s"], entry["clean_accuracy"], entry["clean_n"]) == (None, None, 64)
 
 
 def test_show_a_run_by_the_beginning_of_its_id(cli, finished):

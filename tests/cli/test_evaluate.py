@@ -214,3 +214,13 @@ def test_a_network_of_torchvision(cli, tmp_path):
     assert pgd["value"] <= clean["value"]
     code, _, err = cli("eval", "torchvision:squeezenet1", *arguments)
     assert (code, "unknown network 'squeezenet1'; did you mean 'squeezenet1_" in err) == (2, True)
+
+
+def test_verbose_tells_each_number_beside_the_result_and_quiet_nothing(cli, checkpoint):
+    arguments = ["eval", "resnet8", "--checkpoint", checkpoint, "--limit", "40", "--normalize", "cifar10"]
+    code, out, err = cli(*arguments, "--verbose")
+    assert code == 0
+    value = 100 * straight_accuracy(checkpoint, "cifar10", 40)
+    assert err.startswith(f"clean accuracy {value:.2f} % (")
+    assert err.endswith(") branch=main\n")
+    assert cli(*arguments, "--quiet") == (0, out, "")

@@ -22,7 +22,8 @@ def test_no_command_imports_torch_before_it_computes():
     code = (
         "import sys\n"
         "from robusteval.cli import main\n"
-        "for arguments in ('--help', 'run --help', '--version', 'ls suites', 'ls runs', 'nothing', 'run quikc'):\n"
+        "for arguments in ('--help', 'run --help', '--version', 'ls suites', 'ls runs', 'nothing', 'run quikc',\n"
+        "                  'ls runs --json', 'tag x --add y', 'gc', 'gc --out .', 'open'):\n"
         "    main(arguments.split())\n"
         "heavy = {'torch', 'torchvision', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"

@@ -171,3 +171,73 @@ def test_a_task_that_has_nothing_to_measure_says_so(cli, finished):
     code, out, err = cli("eval", "resnet8", *chosen)
     assert (code, len(out.splitlines())) == (0, 1)
     assert "branches: nothing to measure" in err
+
+
+def test_quiet_tells_only_what_fails_and_the_result(cli, finished, tmp_path, monkeypatch):
+    real = EntProp.step
+
+    def step(self, model, batch, backward):
+        return {key: value * float("nan") for key, value in real(self, model, batch, backward).items()}
+
+    monkeypatch.setattr(EntProp, "step", step)
+    code, out, err = cli("run", finished.parent / "two.toml", "--out", tmp_path / "out", "--limit", "64", "-q")
+    assert code == 1
+    assert err.startswith("entprop [red] seed 0 (resnet8, cifar10-sample): failed: training: Diverged")
+    assert err.count("\n") == 1
+    assert out.splitlines()[-1].startswith("report: ")
+    assert cli("run", finished.parent / "two.toml", "--out", finished, "--limit", "64", "--quiet").err == ""
+
+
+def test_verbose_tells_each_epoch_and_each_number(cli, finished, tmp_path):
+    arguments = ["--only", "standard", "--out", tmp_path / "out", "--limit", "64", "--set", "training.epochs=2"]
+    code, _, err = cli("run", finished.parent / "two.toml", *arguments, "--verbose")
+    assert code == 0
+    (stored,) = store.find_runs(tmp_path / "out")
+    logs = [f"  epoch {one.epoch}: loss {one.logs['loss']:.4f} " for one in stored.history]
+    (number,) = stored.tasks[0].measurements
+    told = err.splitlines()
+    assert told[0] == f"  {stored.run.id}"
+    assert [line.startswith(start) for line, start in zip(told[1:3], logs, strict=True)] == [True, True]
+    low, high = 100 * number.low, 100 * number.high
+    assert told[3] == (
+        f"  clean accuracy {100 * number.value:.2f} % ({low:.2f} % to {high:.2f} %, n 64, {number.trust}) branch=main"
+    )
+    assert "done after" in told[4]
+
+
+def test_quiet_and_verbose_exclude_each_other(cli):
+    for command in (["run"], ["train", "standard"], ["eval", "resnet8", "--checkpoint", "none"]):
+        code, out, err = cli(*command, "-q", "-v")
+        assert (code, out) == (2, "")
+        assert err == "error: --quiet, --verbose: they ask for different things; allowed: one of them\n"
+
+
+def test_a_tracker_is_told_of_every_run_and_its_failure_is_one_warning(cli, finished, tmp_path, monkeypatch):
+    class Tracker:
+        def __init__(self):
+            self.begun = []
+
+        def begin(self, run):
+            self.begun.append(run.label)
+
+        def epoch(self, epoch):
+            if len(self.begun) == 2:
+                raise OSError("gone")
+
+        def measured(self, measurement, epoch):
+            pass
+
+        def end(self, run):
+            pass
+
+    made = {}
+    monkeypatch.setattr("robusteval.trackers.tracker", lambda name, out: made.setdefault(name, Tracker()))
+    arguments = ["--out", tmp_path / "out", "--limit", "64", "--seed", "1", "--seed", "2", "--track", "wandb"]
+    code, _, err = cli("run", finished.parent / "two.toml", *arguments)
+    assert code == 0
+    assert made["wandb"].begun == ["standard", "standard"]
+    assert err.count("warning: Tracker: no more is told: OSError: gone; the runs go on\n") == 1
+    code, _, err = cli("run", "--track", "mlflow")
+    assert code == 2
+    assert "tensorboard" in err
+    assert err.count("\n") == 1

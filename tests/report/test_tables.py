@@ -105,7 +105,7 @@ def test_no_cell_is_a_formula(hostile: list[StoredRun], make: SimpleNamespace) -
 
 def printed(runs: list[StoredRun], width: int) -> str:
     console = Console(width=width, file=io.StringIO(), force_terminal=False, color_system=None)
-    console.print(terminal_table(runs))
+    console.print(terminal_table(runs, width=width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -152,7 +152,7 @@ def test_terminal_table_shows_ranks_and_marks(ranked: list[StoredRun]) -> None:
     assert "Rank: by H-score (generated)" in text
     assert max(map(len, printed(ranked, 80).splitlines())) <= 80
     console = Console(width=100, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(terminal_table(ranked))
+    console.print(terminal_table(ranked, width=100))
     assert isinstance(console.file, io.StringIO)
     styled = console.file.getvalue()
     assert "\x1b[1m25.2" in styled  # the best is bold
@@ -161,3 +161,14 @@ def test_terminal_table_shows_ranks_and_marks(ranked: list[StoredRun]) -> None:
 
 def test_without_outcomes_the_terminal_speaks_of_no_ranks(runs: list[StoredRun]) -> None:
     assert "rank" not in printed(runs, 100).lower()
+
+
+def test_scores_without_room_are_named_below(runs: list[StoredRun]) -> None:
+    """Names, the first score and costs stay; a heading of many words goes on in further lines."""
+    narrow, text = printed(runs, 60), printed(runs, 80)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert all(re.search(rf"^{run.run.label.split()[0][:12]}", narrow, re.MULTILINE) for run in runs)
+    left = re.search(r"No room for (.*?): in a wider terminal", " ".join(narrow.split()))
+    assert left is not None
+    assert "PGD-20" in left[1]
+    assert "No room" not in text

@@ -1,0 +1,74 @@
+"""What `show` shows of a run: as text and as an object for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from robusteval.cli.output import in_threads, line, table
+from robusteval.cli.pages import facts
+from robusteval.records import Measurement
+from robusteval.store import StoredRun
+from robusteval.tags import Label
+from robusteval.wording import as_row
+
+
+def run_data(stored: StoredRun, label: Label) -> object:
+    """The records of a run folder in one object."""
+    return {
+        "run": stored.run.model_dump(),
+        "folder": str(stored.folder),
+        "tags": label.tags,
+        "note": label.note,
+        "history": [epoch.model_dump() for epoch in stored.history],
+        "tasks": [task.model_dump() for task in (*stored.tasks, *stored.on_the_way)],
+    }
+
+
+def write_run(stored: StoredRun, label: Label) -> None:
+    """Writes a run with its numbers."""
+    run = stored.run
+    named: dict[str, object] = {
+        "run": run.id,
+        "folder": stored.folder,
+        "status": run.status,
+        "error": run.error,
+        "tags": ", ".join(label.tags) or None,
+        "note": label.note or None,
+        "method": run.method,
+        "options": _options(run.options),
+        "training": _options(run.training),
+        "branches": f"{' '.join(run.branches)}, deployed: {run.deployed}",
+        "teacher": run.teacher,
+        "snapshots": " ".join(f"epoch {one.epoch}" for one in run.snapshots) or None,
+        "parameters": f"{run.parameters:,}",
+        "trained on": f"{run.train_data.name}, {run.train_data.n} images, "
+        f"{'verified' if run.train_data.verified else 'unverified'}",
+        "device": f"{run.provenance.device}, {in_threads(run.provenance.threads)}, {run.provenance.precision}",
+        "made": f"{run.provenance.created} by robusteval {run.provenance.robusteval}",
+        "commit": run.provenance.commit,
+    }
+    if run.cost:
+        named["cost"] = f"{run.cost.flops:.3e} FLOPs; seconds: {_options(run.cost.wall_s, '.1f')}"
+        named["passes"] = f"forward {_options(run.cost.forward)}; backward {_options(run.cost.backward)}"
+    if stored.history:
+        last = stored.history[-1]
+        named["last epoch"] = f"{last.epoch}: {_options(last.logs, '.4f')}"
+    facts(named)
+    rows = [_row(m, task.epoch) for task in (*stored.tasks, *stored.on_the_way) for m in task.measurements]
+    if rows:
+        line("")
+        table(("task", "metric", "value", "low", "high", "n", "trust", "where"), rows)
+
+
+def _row(measurement: Measurement, epoch: int | None) -> tuple[str, ...]:
+    """The measurement in cells; of weights kept on the way, with their epoch at the front of where."""
+    *cells, where = as_row(measurement)
+    shown = where if epoch is None else f"epoch={epoch} {where}".rstrip()
+    return (*cells, measurement.trust, shown)
+
+
+def _options(values: Mapping[str, object], spec: str = ".6g") -> str:
+    """Options or numbers in one line."""
+    return " ".join(
+        f"{key}={value:{spec}}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
+    )
