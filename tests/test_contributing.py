@@ -1,4 +1,4 @@
-"""The worked example of CONTRIBUTING.md, executed as it stands there."""
+"""The worked example of docs/add-a-method.md, executed as it stands there."""
 
 import importlib.util
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from robusteval.testing import MethodContract
 
-GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "add-a-method.md"
 FILE, TEST = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
 
 

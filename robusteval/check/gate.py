@@ -215,9 +215,7 @@ def _points(difference: float) -> str:
 def _notes(before: Baseline, matched: _Matched) -> Iterator[str]:
     gone = [pair._replace(now=np.zeros_like(pair.now)) for *_, pair in matched.pairs]
     falls = drops(gone, false_alarms=before.false_alarms)
-    blind = sum(
-        drop.low <= before.tolerated(key) for (_, _, key, *_), drop in zip(matched.pairs, falls, strict=True)
-    )
+    blind = sum(drop.low <= before.tolerated(key) for (_, _, key, *_), drop in zip(matched.pairs, falls, strict=True))
     if blind:
         yield (
             f"{blind} of {len(falls)} numbers could fall to 0 without an error: they are low already, or too few "

@@ -13,8 +13,8 @@ from robusteval.comparison.compared import Comparison, Pair
 from robusteval.comparison.expenses import Amount
 from robusteval.comparison.lines import ScoreLine, Verdict
 from robusteval.comparison.sides import Side
-from robusteval.options import written
 from robusteval.records import Run
+from robusteval.report.details import shown
 from robusteval.report.text import MISSING, clean, duration, factor, mebibytes, number, percent, points, scaled
 
 LEGEND = (
@@ -91,8 +91,8 @@ def ratio(value: float | None) -> str:
 def changed(found: Sequence[Any]) -> str:
     """The values of an option on one side: digests by their beginning, numbers as suites write them.
 
-    >>> changed(["4a0d74301d7d99b54359f79e60d40783b3305ba3+changes"]), changed([8 / 255, 0.1]), changed([])
-    ('4a0d74301d7d+changes', '8/255 | 0.1', '–')
+    >>> changed(["4a0d74301d7d99b54359f79e60d40783b3305ba3+changes"]), changed([8 / 255, 0.2]), changed([])
+    ('4a0d74301d7d+changes', '8/255 | 0.2', '–')
     """
     return " | ".join(map(_value, found)) or MISSING
 
@@ -101,7 +101,7 @@ def _value(one: Any) -> str:
     if one is None:
         return MISSING
     if isinstance(one, float):
-        return written(one) if "/" in written(one) else repr(one)
+        return shown(one)
     text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
     return clean(re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b", r"\1", text), 200)
 

@@ -1,12 +1,14 @@
 """Broken methods and evaluations turn the gate red, and it says which number changed by how much."""
 
+import functools
 import re
 
+import pytest
 from torch import nn
 
 from robusteval.attacks.search import Query
 from robusteval.data.augment import Augment
-from robusteval.methods import advprop, disentangled
+from robusteval.methods import advprop, disentangled, entprop
 from robusteval.tasks import robust
 from robusteval.train import _Loop
 
@@ -59,14 +61,23 @@ def test_training_attack_through_the_wrong_branch(toy, tmp_path, capsys, monkeyp
     assert not [line for line in told if "standard" in line]
 
 
-def test_auxiliary_images_through_the_main_branch(toy, tmp_path, capsys, monkeypatch):
-    real = disentangled.split_batch
-    monkeypatch.setattr(disentangled, "split_batch", lambda model, sizes: real(model, {"main": sum(sizes.values())}))
-    assert toy.check(out=tmp_path / "mixed") == 1
+@pytest.mark.parametrize(
+    ("method", "module", "name", "broken"),
+    [
+        ("advprop", disentangled, "split_batch", lambda real, model, sizes: real(model, {"main": sum(sizes.values())})),
+        ("entprop", entprop, "use_branch", lambda real, model, name: real(model, "main")),
+    ],
+)
+def test_auxiliary_images_through_the_main_branch(toy, tmp_path, capsys, monkeypatch, method, module, name, broken):
+    single = toy._replace(suite=tmp_path / "one.toml", baseline=tmp_path / "one.json")
+    options = f'{{ name = "{method}", steps = 1, epsilon = "8/255", step_size = "8/255" }}'
+    head = toy.suite.read_text().partition("\n\n")[0]
+    single.suite.write_text(f"{head}\nmethods = [{options}]")
+    assert single.check("--update", "--seeds", 3, "--quiet", out=tmp_path / "right") == 0
+    monkeypatch.setattr(module, name, functools.partial(broken, getattr(module, name)))
+    assert single.check(out=tmp_path / "wrong") == 1
     told = errors(capsys.readouterr().out)
-    print(*told, sep="\n")
-    assert least(next(line for line in told if "advprop main PGD-2 Linf 12/255" in line)) > 10
-    assert not [line for line in told if "standard" in line]
+    assert least(next(line for line in told if f"{method} aux clean_accuracy" in line)) > 15
 
 
 def test_judging_attack_through_another_network(toy, tmp_path, capsys, monkeypatch):
