@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from robusteval.cli.output import in_threads, line, table
 from robusteval.cli.pages import facts
 from robusteval.records import Measurement
+from robusteval.report.details import shown as option
 from robusteval.store import StoredRun
 from robusteval.tags import Label
-from robusteval.wording import as_row
+from robusteval.wording import as_row, clean
 
 
 def run_data(stored: StoredRun, label: Label) -> object:
@@ -58,6 +59,21 @@ def write_run(stored: StoredRun, label: Label) -> None:
     if rows:
         line("")
         table(("task", "metric", "value", "low", "high", "n", "trust", "where"), rows)
+    for text in _reasons(stored):
+        line(text)
+
+
+def _reasons(stored: StoredRun) -> Iterator[str]:
+    """What the checks found to say of the numbers, each below the number's name."""
+    for task in (*stored.tasks, *stored.on_the_way):
+        for m in task.measurements:
+            place = " ".join(
+                part for part in (f"after epoch {task.epoch}" if task.epoch else "", as_row(m)[-1]) if part
+            )
+            for number, reason in enumerate(m.reasons):
+                if not number:
+                    yield f"\n{m.task} {m.metric} ({clean(place)}): {m.trust}"
+                yield f"  {reason.level} {clean(reason)}. {clean(reason.text)}"
 
 
 def _row(measurement: Measurement, epoch: int | None) -> tuple[str, ...]:
@@ -67,8 +83,9 @@ def _row(measurement: Measurement, epoch: int | None) -> tuple[str, ...]:
     return (*cells, measurement.trust, shown)
 
 
-def _options(values: Mapping[str, object], spec: str = ".6g") -> str:
-    """Options or numbers in one line."""
-    return " ".join(
-        f"{key}={value:{spec}}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )
+def _options(values: Mapping[str, object], spec: str = "") -> str:
+    """Options as suites write them, or numbers in a format, in one line."""
+    shown = {
+        key: f"{value:{spec}}" if spec and isinstance(value, float) else option(value) for key, value in values.items()
+    }
+    return " ".join(f"{key}={value}" for key, value in shown.items())

@@ -21,7 +21,7 @@ from robusteval.methods.pgd_at import PgdAT
 from robusteval.methods.standard import Standard
 from robusteval.models import MODELS
 from robusteval.options import build
-from robusteval.records import Measurement, Snapshot
+from robusteval.records import Measurement, Reason, Snapshot
 from robusteval.runtime import Runtime
 from robusteval.store import load_run, write_record
 from robusteval.tasks import TASKS
@@ -216,6 +216,19 @@ def test_show_a_run_tells_of_its_teacher_and_of_weights_kept_on_the_way(cli, fin
     assert "teacher:     taught-it\n" in out
     assert "snapshots:   epoch 1\n" in out
     assert ["epoch=1 branch=" in line for line in out.splitlines()[-4:]] == [False, False, True, True]
+
+
+def test_show_a_run_says_why_a_number_is_doubted(cli, finished, tmp_path):
+    (source,) = finished.glob("runs/*entprop*")
+    folder = tmp_path / "out" / "runs" / source.name
+    shutil.copytree(source, folder)
+    (task,) = load_run(folder).tasks
+    reason = Reason(name="black-box", evidence="3 of 9\x1b[31m images", text="The gradient misleads.")
+    doubted = task.measurements[0].model_copy(update={"trust": "flagged", "reasons": (reason,)})
+    write_record(folder, f"tasks/{task.key}.json", task.model_copy(update={"measurements": (doubted,)}))
+    *_, number, why = cli("show", source.name, "--out", tmp_path / "out").out.splitlines()
+    assert number == "clean accuracy (branch=main): flagged"
+    assert why == "  doubt black-box: 3 of 9\ufffd[31m images. The gradient misleads."
 
 
 @pytest.mark.parametrize(
