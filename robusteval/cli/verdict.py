@@ -89,6 +89,8 @@ def renew(path: Path, former: Baseline | None, now: Baseline, *, as_json: bool) 
     seeds = sorted({len(cell.seeds) for cell in now.cells.values()})
     if seeds[0] == 1:
         note("one seed: how much trainings differ is not known, and any retraining may look like a drop; see --seeds")
+    if all(wall is None for cell in now.cells.values() for wall in cell.wall):
+        note("these runs were trained without the calibration loop: training time will not be compared")
     told = f"{len(numbers)} numbers of {len(now.cells)} cells, {'-'.join(map(str, seeds))} seeds"
     (note if as_json else line)(f"baseline: {path}: {told}")
     return 0

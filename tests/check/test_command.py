@@ -43,6 +43,14 @@ def test_finished_runs_are_looked_at_without_training(toy, call, tmp_path, monke
     assert "main" not in out  # on a busy machine a warning about time may stand there
 
 
+def test_a_baseline_of_another_suite_is_told(toy, call, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text(toy.suite.read_text().replace('name = "toy"', 'name = "other"'))
+    code, _, err = call("--suite", other, "--baseline", toy.baseline, "--out", toy.done, "--threads", 1)
+    assert code == 0
+    assert f"{toy.baseline}: the baseline is of the suite toy, not of other" in err
+
+
 def test_github_gets_annotations_and_a_summary(toy, call, tmp_path, monkeypatch):
     summary = tmp_path / "summary.md"
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
@@ -98,7 +106,7 @@ def test_the_committed_form_says_what_it_must(toy):
     assert len(set(cell.weights)) == 5
     assert list(cell.numbers) == ["main", "aux"]
     assert [found.quantities[key].n for key in cell.numbers["aux"]] == [500, 250]
-    assert cell.cost[0].forward == {"aux": 6400, "main": 3200}
+    assert cell.cost[0].forward == {"aux": 25_600, "main": 6400}
     assert all(wall > 0 for wall in cell.wall)
     assert not re.search(r"/tmp|/root|/home", toy.baseline.read_text())
     runs = {(stored.run.label, stored.run.seed): stored for stored in store.find_runs(toy.done)}
@@ -109,6 +117,17 @@ def test_the_committed_form_says_what_it_must(toy):
             assert cell.numbers[branch]["PGD-2 Linf 12/255"].values[seed] == value
 
 
+def test_runs_without_a_calibrated_time_are_told(toy, call, tmp_path):
+    for run in first_seed(toy):
+        shutil.copytree(run, tmp_path / "runs" / run.name)
+        store.remove(tmp_path / "runs" / run.name, "calibration.json")
+    told = "training time will not be compared"
+    code, _, err = call("--runs", tmp_path, "--baseline", tmp_path / "b.json", "--update")
+    assert (code, told in err) == (0, True)
+    _, _, err = call("--runs", *first_seed(toy), "--baseline", tmp_path / "b.json", "--update")
+    assert told not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -117,6 +136,7 @@ def test_the_committed_form_says_what_it_must(toy):
         (["--tolerance", "1"], "--tolerance 1: no fraction; allowed: 0 to 1"),
         (["--tolerance", "claen=0.1"], "unknown number 'claen'; did you mean 'clean'"),
         (["--runs", ".", "--seeds", "2"], "not allowed with it: --seeds, --set, --out"),
+        (["--update", "--junit", "j.xml"], "--update: nothing is judged; not allowed with it: --junit"),
         (["--suite", "smok"], "unknown suite 'smok'; did you mean 'smoke'"),
         (["--suite", "diagnostics.toml"], "diagnostics.toml: tasks: none that the gate compares"),
         (["--false-alarms", "0.7"], "--false-alarms"),
