@@ -10,9 +10,9 @@ from robusteval.check.calibration import relative
 from robusteval.check.packing import pack
 from robusteval.errors import UserError
 from robusteval.records import Cost, TaskRecord
-from robusteval.report.columns import Column
-from robusteval.report.pairs import Samples
-from robusteval.report.rows import Group, Row, board, failures
+from robusteval.report.board.columns import Column
+from robusteval.report.board.pairs import Samples
+from robusteval.report.board.rows import Group, Row, board, failures
 from robusteval.store import StoredRun
 
 SHOWN = 16

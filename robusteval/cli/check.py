@@ -154,7 +154,7 @@ def _gated(suite: Suite) -> Suite:
         UserError: something is wrong in it, or none of its tasks is left.
     """
     from robusteval.cells import check as check_suite
-    from robusteval.report.columns import DIAGNOSTICS
+    from robusteval.report.board.columns import DIAGNOSTICS
 
     check_suite(suite)
     tasks = tuple(table for table in suite.tasks if table.name not in DIAGNOSTICS)

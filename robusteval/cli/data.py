@@ -165,7 +165,7 @@ def show(
         raise UserError(f"--out: {out} is no picture; allowed: a name that ends in .png or .svg")
     from robusteval.corruptions.sheet import sheet
     from robusteval.data import load
-    from robusteval.report.style import png, svg
+    from robusteval.report.figures.style import png, svg
 
     images = load(name, "test", data_dir=data_dir)
     figure = sheet(images, _names(corruption or (ALL,)), image=image, seed=seed)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from robusteval.cli.output import in_threads, line, table
 from robusteval.cli.pages import facts
 from robusteval.records import Measurement
-from robusteval.report.details import shown as option
+from robusteval.report.page.details import shown as option
 from robusteval.store import StoredRun
 from robusteval.tags import Label
 from robusteval.wording import as_row, clean

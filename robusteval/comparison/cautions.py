@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from robusteval.comparison.readings import Basis, Reading
 from robusteval.comparison.sides import Side
-from robusteval.report.columns import Column
-from robusteval.report.rows import failures
+from robusteval.report.board.columns import Column
+from robusteval.report.board.rows import failures
 from robusteval.report.text import clean
 
 NONE = "none"

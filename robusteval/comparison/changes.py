@@ -9,8 +9,8 @@ from typing import Any
 from robusteval.comparison.readings import record
 from robusteval.comparison.sides import Side
 from robusteval.records import Provenance, Run, TaskRecord
-from robusteval.report.columns import identity
-from robusteval.report.rows import Row
+from robusteval.report.board.columns import identity
+from robusteval.report.board.rows import Row
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Literal
 
 from robusteval.comparison.cautions import NONE, Caution
 from robusteval.records import Cost, Run
-from robusteval.report.costs import mean_cost, trained
-from robusteval.report.rows import Row
+from robusteval.report.board.costs import mean_cost, trained
+from robusteval.report.board.rows import Row
 from robusteval.report.text import clean
 
 Amount = Literal["count", "passes", "FLOPs", "seconds", "bytes"]

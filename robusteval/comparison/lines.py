@@ -12,8 +12,8 @@ import numpy.typing as npt
 from robusteval.comparison.cautions import Caution, differences
 from robusteval.comparison.readings import Cell, Outcomes, Reading, cells, corruptions, read
 from robusteval.records import Measurement
-from robusteval.report.columns import Column, Kind
-from robusteval.report.rows import Row
+from robusteval.report.board.columns import Column, Kind
+from robusteval.report.board.rows import Row
 from robusteval.report.text import clean
 from robusteval.stats import compare_scores, compare_seeds, holm, paired
 
@@ -29,7 +29,7 @@ class ScoreLine:
     """One score of both sides. Fractions in [0, 1]; None is unknown.
 
     Attributes:
-        key: the column's, see `robusteval.report.columns`; lines of single corruptions add theirs.
+        key: the column's, see `robusteval.report.board.columns`; lines of single corruptions add theirs.
         label: for readers; both sides' where they differ.
         kind: what it is.
         first, second: A's and B's values; of what was compared where something was.

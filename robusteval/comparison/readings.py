@@ -14,11 +14,11 @@ import numpy.typing as npt
 from robusteval.comparison.sides import Side
 from robusteval.errors import UserError
 from robusteval.records import Measurement, TaskRecord
-from robusteval.report.columns import Column, Identity, columns, identity, names
-from robusteval.report.costs import cost_line
-from robusteval.report.pairs import CLEAN, Sample, Samples
-from robusteval.report.rows import Row
-from robusteval.report.scores import Score, run_scores, worst
+from robusteval.report.board.columns import Column, Identity, columns, identity, names
+from robusteval.report.board.costs import cost_line
+from robusteval.report.board.pairs import CLEAN, Sample, Samples
+from robusteval.report.board.rows import Row
+from robusteval.report.board.scores import Score, run_scores, worst
 from robusteval.store import StoredRun
 
 INDIFFERENT = ("limit", "checked")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from robusteval.errors import UserError
-from robusteval.report.rows import age
+from robusteval.report.board.rows import age
 from robusteval.store import StoredRun
 
 By = Literal["cell", "side"]

@@ -14,7 +14,7 @@ from robusteval.comparison.expenses import Amount
 from robusteval.comparison.lines import ScoreLine, Verdict
 from robusteval.comparison.sides import Side
 from robusteval.records import Run
-from robusteval.report.details import shown
+from robusteval.report.page.details import shown
 from robusteval.report.text import MISSING, clean, duration, factor, mebibytes, number, percent, points, scaled
 
 LEGEND = (

@@ -18,7 +18,7 @@ from robusteval.corruptions.published import SEVERITIES
 from robusteval.corruptions.strengths import GENERATOR_VERSION, HELD_OUT
 from robusteval.data.sets import ImageSet
 from robusteval.errors import UserError
-from robusteval.report.style import INK, MUTED, drawing, new_figure
+from robusteval.report.figures.style import INK, MUTED, drawing, new_figure
 
 _SIDE = 0.56
 """Inches of a photograph, with its share of the gaps."""

@@ -10,7 +10,7 @@ from robusteval.corruptions import CBAR, CORRUPTIONS, HELD_OUT, adapter, corrupt
 from robusteval.corruptions.sheet import sheet
 from robusteval.data import ImageSet, load
 from robusteval.errors import UserError
-from robusteval.report.style import png, svg
+from robusteval.report.figures.style import png, svg
 
 
 @pytest.fixture(scope="module")

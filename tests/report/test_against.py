@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
-from robusteval.report.against import MOST, coded, comparable
-from robusteval.report.leaderboard import leaderboard
-from robusteval.report.pairs import Samples, singles
+from robusteval.report.board.leaderboard import leaderboard
+from robusteval.report.board.pairs import Samples, singles
+from robusteval.report.page.against import MOST, coded, comparable
 from robusteval.store import StoredRun
 
 

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from robusteval.records import Reason
 from robusteval.report import write_report
-from robusteval.report.html import page_text
+from robusteval.report.page.html import page_text
 from robusteval.stats import compare_scores, difference_interval
 from robusteval.store import StoredRun
 from robusteval.tags import Label, write_label

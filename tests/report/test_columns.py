@@ -1,7 +1,7 @@
 import pytest
 
 from robusteval.records import Measurement
-from robusteval.report.columns import attack_name, columns, names
+from robusteval.report.board.columns import attack_name, columns, names
 
 BENCHMARK = {"corruptions": 15, "severities": 5, "source": "generated", "generator": "1"}
 

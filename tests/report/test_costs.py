@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from robusteval.report.costs import cost_line
-from robusteval.report.frame import wide_table
-from robusteval.report.html import page_text
-from robusteval.report.leaderboard import leaderboard
-from robusteval.report.rows import board
-from robusteval.report.tables import terminal_table
+from robusteval.report.board.costs import cost_line
+from robusteval.report.board.leaderboard import leaderboard
+from robusteval.report.board.rows import board
+from robusteval.report.files.frame import wide_table
+from robusteval.report.files.tables import terminal_table
+from robusteval.report.page.html import page_text
 from robusteval.report.text import TIMES
 from robusteval.store import StoredRun
 

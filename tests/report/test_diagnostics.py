@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from robusteval.records import Measurement, Reason
-from robusteval.report.attacks import in_tables
-from robusteval.report.columns import DIAGNOSTICS
-from robusteval.report.diagnostics import Diagnostic, Table, diagnostics
-from robusteval.report.html import page_text
-from robusteval.report.notes import notes
-from robusteval.report.rows import board
+from robusteval.report.board.columns import DIAGNOSTICS
+from robusteval.report.board.notes import notes
+from robusteval.report.board.rows import board
+from robusteval.report.page.attacks import in_tables
+from robusteval.report.page.diagnostics import Diagnostic, Table, diagnostics
+from robusteval.report.page.html import page_text
 from robusteval.store import StoredRun
 
 SCORES = {"main": (0.7, 1.0, 0.1)}

@@ -14,14 +14,14 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
-from robusteval.report.columns import Column
-from robusteval.report.figures import figures
-from robusteval.report.front import Sense, front, steps
-from robusteval.report.plots import Plot, paper
-from robusteval.report.rows import Row, board
-from robusteval.report.scatter import FLAG
-from robusteval.report.style import COLUMN, drawing, pdf, svg
-from robusteval.report.tradeoffs import accuracies, cost_plot, tradeoff
+from robusteval.report.board.columns import Column
+from robusteval.report.board.rows import Row, board
+from robusteval.report.figures.front import Sense, front, steps
+from robusteval.report.figures.plots import Plot, paper
+from robusteval.report.figures.scatter import FLAG
+from robusteval.report.figures.selection import figures
+from robusteval.report.figures.style import COLUMN, drawing, pdf, svg
+from robusteval.report.figures.tradeoffs import accuracies, cost_plot, tradeoff
 from robusteval.store import StoredRun
 
 SENSES: list[tuple[Sense, Sense]] = [(1, 1), (-1, 1), (1, -1), (-1, -1)]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from robusteval.records import Measurement, Reason
-from robusteval.report.attacks import attacks, in_tables
-from robusteval.report.diagnostics import diagnostics
-from robusteval.report.html import _environment
+from robusteval.report.page.attacks import attacks, in_tables
+from robusteval.report.page.diagnostics import diagnostics
+from robusteval.report.page.html import _environment
 from robusteval.store import StoredRun
 
 SCORES = {"main": (0.7, 1.0, 0.1), "aux": (0.6, 1.0, 0.1)}

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from robusteval.report.figures import figures
-from robusteval.report.plots import Plot
-from robusteval.report.rows import board
-from robusteval.report.style import VARIABLES, drawing, inline, svg
-from robusteval.report.terse import terse_path
+from robusteval.report.board.rows import board
+from robusteval.report.figures.plots import Plot
+from robusteval.report.figures.selection import figures
+from robusteval.report.figures.style import VARIABLES, drawing, inline, svg
+from robusteval.report.figures.terse import terse_path
 from robusteval.store import StoredRun
 
 Shape = tuple[str, str, tuple[tuple[float, float], ...]]

@@ -12,11 +12,11 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 
 from robusteval.records import Measurement, Reason
-from robusteval.report.plots import Plot, paper
-from robusteval.report.radius import radius_plots
-from robusteval.report.rows import board
-from robusteval.report.scatter import FLAG
-from robusteval.report.style import drawing, png, svg
+from robusteval.report.board.rows import board
+from robusteval.report.figures.plots import Plot, paper
+from robusteval.report.figures.radius import radius_plots
+from robusteval.report.figures.scatter import FLAG
+from robusteval.report.figures.style import drawing, png, svg
 from robusteval.store import StoredRun
 from robusteval.tasks.minimum_norm import QUANTILES, quantile
 

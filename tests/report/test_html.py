@@ -19,11 +19,11 @@ import pytest
 from robusteval.errors import UserError
 from robusteval.records import Reason
 from robusteval.report import write_report
-from robusteval.report.details import charts, transfers
-from robusteval.report.html import page_text
-from robusteval.report.leaderboard import leaderboard
-from robusteval.report.page import sections
-from robusteval.report.rows import board
+from robusteval.report.board.leaderboard import leaderboard
+from robusteval.report.board.rows import board
+from robusteval.report.page.details import charts, transfers
+from robusteval.report.page.html import page_text
+from robusteval.report.page.sections import sections
 from robusteval.store import StoredRun
 
 GOLDEN = Path(__file__).parent / "golden"

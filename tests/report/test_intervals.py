@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from robusteval.report.intervals import with_intervals
-from robusteval.report.pairs import Samples
-from robusteval.report.rows import Row, board
+from robusteval.report.board.intervals import with_intervals
+from robusteval.report.board.pairs import Samples
+from robusteval.report.board.rows import Row, board
 from robusteval.stats import h_interval, h_score, seeds_and_images
 from robusteval.store import StoredRun, find_runs
 

@@ -10,7 +10,7 @@ import pytest
 
 from robusteval.errors import UserError
 from robusteval.report import write_report
-from robusteval.report.leftovers import RECORD, renew
+from robusteval.report.files.leftovers import RECORD, renew
 
 
 def names(folder: Path) -> set[str]:
@@ -62,7 +62,7 @@ def test_a_report_cut_short_leaves_nothing_that_the_next_does_not_know(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renew(tmp_path, {"a.svg": b"1"})
-    from robusteval.report import leftovers
+    from robusteval.report.files import leftovers
 
     whole, left = leftovers.replace, iter([True, True])
 

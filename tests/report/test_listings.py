@@ -19,12 +19,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from robusteval.records import Reason
-from robusteval.report.frame import long_table, wide_table
-from robusteval.report.latex import escaped, latex
-from robusteval.report.leaderboard import Leaderboard, leaderboard
-from robusteval.report.listing import listing
-from robusteval.report.markdown import markdown
-from robusteval.report.tables import csv_text
+from robusteval.report.board.leaderboard import Leaderboard, leaderboard
+from robusteval.report.files.frame import long_table, wide_table
+from robusteval.report.files.latex import escaped, latex
+from robusteval.report.files.listing import listing
+from robusteval.report.files.markdown import markdown
+from robusteval.report.files.tables import csv_text
 from robusteval.report.text import MISSING, clean
 from robusteval.store import StoredRun
 

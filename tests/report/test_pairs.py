@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robusteval.report.columns import Column
-from robusteval.report.leaderboard import leaderboard
-from robusteval.report.pairs import Sample, Samples, compared, places, singles
-from robusteval.report.rows import Board, Group, board
+from robusteval.report.board.columns import Column
+from robusteval.report.board.leaderboard import leaderboard
+from robusteval.report.board.pairs import Sample, Samples, compared, places, singles
+from robusteval.report.board.rows import Board, Group, board
 from robusteval.stats import compare_outcomes, compare_scores, compare_seeds, harmonic, linear_h_scores, paired, ranks
 from robusteval.store import StoredRun, load_run, read_arrays, write_arrays, write_record
 

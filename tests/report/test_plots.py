@@ -13,15 +13,15 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from robusteval.report.columns import Column
-from robusteval.report.curves import heat_map, training_curves
-from robusteval.report.ends import spread
-from robusteval.report.grids import grid
-from robusteval.report.labels import Mark, place
-from robusteval.report.plots import Plot, looks
-from robusteval.report.rows import board
-from robusteval.report.style import drawing, new_figure, png, svg
-from robusteval.report.tradeoffs import area, cost_plot, tradeoff
+from robusteval.report.board.columns import Column
+from robusteval.report.board.grids import grid
+from robusteval.report.board.rows import board
+from robusteval.report.figures.curves import heat_map, training_curves
+from robusteval.report.figures.ends import spread
+from robusteval.report.figures.labels import Mark, place
+from robusteval.report.figures.plots import Plot, looks
+from robusteval.report.figures.style import drawing, new_figure, png, svg
+from robusteval.report.figures.tradeoffs import area, cost_plot, tradeoff
 from robusteval.store import StoredRun
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -335,7 +335,7 @@ def test_groups_look_different(make: SimpleNamespace) -> None:
 def test_colours_are_okabe_and_ito() -> None:
     """Wong (2011), Nature Methods 8:441, without yellow; ink stands for black."""
     published = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233)]
-    from robusteval.report.style import PALETTE
+    from robusteval.report.figures.style import PALETTE
 
     assert list(PALETTE[:6]) == [to_hex([part / 255 for part in colour]) for colour in published]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robusteval.report.html import page_text
-from robusteval.report.published import Comparison, comparisons
-from robusteval.report.rows import board
+from robusteval.report.board.published import Comparison, comparisons
+from robusteval.report.board.rows import board
+from robusteval.report.page.html import page_text
 from robusteval.store import StoredRun
 
 OPTIONS = {"k": 0.2, "steps": 1}

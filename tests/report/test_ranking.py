@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from robusteval.report.leaderboard import leaderboard, ranks
-from robusteval.report.pairs import Place, Samples
-from robusteval.report.ranking import Ranking, ranking
-from robusteval.report.rows import Board, board
+from robusteval.report.board.leaderboard import leaderboard, ranks
+from robusteval.report.board.pairs import Place, Samples
+from robusteval.report.board.ranking import Ranking, ranking
+from robusteval.report.board.rows import Board, board
 from robusteval.store import StoredRun, find_runs
 
 MEAN, ERROR, H, PGD = (

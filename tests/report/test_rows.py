@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from robusteval.records import Measurement, Reason
-from robusteval.report.columns import names
-from robusteval.report.notes import notes
-from robusteval.report.rows import Board, Group, board, failures
+from robusteval.report.board.columns import names
+from robusteval.report.board.notes import notes
+from robusteval.report.board.rows import Board, Group, board, failures
 from robusteval.stats import wilson
 from robusteval.store import StoredRun
 

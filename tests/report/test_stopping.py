@@ -12,14 +12,14 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.lines import Line2D
 
-from robusteval.report.frame import long_table
-from robusteval.report.html import page_text
-from robusteval.report.plots import Plot, looks
-from robusteval.report.rows import board
-from robusteval.report.stopping import Course, courses
-from robusteval.report.stopping_plot import late_stopping
-from robusteval.report.style import drawing
-from robusteval.report.tables import csv_text
+from robusteval.report.board.rows import board
+from robusteval.report.board.stopping import Course, courses
+from robusteval.report.figures.plots import Plot, looks
+from robusteval.report.figures.stopping_plot import late_stopping
+from robusteval.report.figures.style import drawing
+from robusteval.report.files.frame import long_table
+from robusteval.report.files.tables import csv_text
+from robusteval.report.page.html import page_text
 from robusteval.store import StoredRun
 
 FINAL = {"main": (0.7, 1.0, 0.1), "aux": (0.6, 1.0, 0.2)}

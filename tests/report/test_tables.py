@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from robusteval.report.frame import long_table, wide_table
-from robusteval.report.leaderboard import leaderboard
-from robusteval.report.rows import board
-from robusteval.report.tables import csv_text, terminal_table
+from robusteval.report.board.leaderboard import leaderboard
+from robusteval.report.board.rows import board
+from robusteval.report.files.frame import long_table, wide_table
+from robusteval.report.files.tables import csv_text, terminal_table
 from robusteval.report.text import MISSING, TIMES
 from robusteval.store import StoredRun
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-from robusteval.report.embedded import listed
-from robusteval.report.leaderboard import leaderboard
-from robusteval.report.page import sections
-from robusteval.report.tagged import UNREADABLE, label
+from robusteval.report.board.leaderboard import leaderboard
+from robusteval.report.board.tagged import UNREADABLE, label
+from robusteval.report.page.embedded import listed
+from robusteval.report.page.sections import sections
 from robusteval.tags import FILE, Label, write_label
 
 
