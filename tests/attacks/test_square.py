@@ -296,7 +296,7 @@ def test_an_image_leaves_at_its_first_misclassified_query() -> None:
         for i in range(len(x)):
             query = Query(model)
             found = run(search, query, x[i : i + 1], y[i : i + 1], index[i : i + 1])
-            assert query.forward == 16 * queries[i]
+            assert query.forward == 8 * queries[i]
             assert (int(model(found).argmax()) != int(y[i])) == (queries[i] < 40)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -85,9 +86,9 @@ class Toy(NamedTuple):
         return main([str(one) for one in (*common, "--out", out or self.done, *arguments)])
 
 
-@pytest.fixture(scope="session")
-def world() -> Iterator[None]:
-    """The toy's images and network in the place of the sample's and ResNet-8, for this folder's tests."""
+@contextmanager
+def toys() -> Iterator[None]:
+    """The toy's images and network in the place of the sample's and ResNet-8."""
     tiny = dataclasses.replace(models.MODELS["resnet8"], make=Tiny)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "MODELS", MappingProxyType({**models.MODELS, "resnet8": tiny}))
@@ -95,14 +96,28 @@ def world() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def world() -> Iterator[None]:
+    """See `toys`; for one test, since other tests of this process want the real ones."""
+    with toys():
+        yield
+
+
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory, world) -> Toy:
+def trained(tmp_path_factory) -> Toy:
     """The toy suite, trained with five seeds."""
     root = tmp_path_factory.mktemp("toy")
     made = Toy(root / "toy.toml", root / "baseline.json", root / "out")
     made.suite.write_text(SUITE)
-    assert made.check("--update", "--quiet") == 0
+    with toys():
+        assert made.check("--update", "--quiet") == 0
     return made
+
+
+@pytest.fixture
+def toy(trained, world) -> Toy:
+    """The trained toy suite, in its world."""
+    return trained
 
 
 @pytest.fixture(autouse=True)
