@@ -50,6 +50,18 @@ def written(value: float) -> str:
     return f"{value:.6g}"
 
 
+def flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by their name, those of tables within by their path.
+
+    >>> flattened({"lr": 0.1, "awp": {"gamma": 0.01}})
+    {'lr': 0.1, 'awp.gamma': 0.01}
+    """
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        found |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 Norm = Literal["Linf", "L2"]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from robusteval.comparison.readings import record
 from robusteval.comparison.sides import Side
+from robusteval.options import flattened
 from robusteval.records import Provenance, Run, TaskRecord
 from robusteval.report.board.columns import identity
 from robusteval.report.board.rows import Row
@@ -51,8 +52,8 @@ def changes(first: Side, second: Side, rows: tuple[Sequence[Row], Sequence[Row]]
     tasks = [_judges(side) for side in rows]
     parts: tuple[tuple[str, Callable[[int], Facts]], ...] = (
         ("Configuration", lambda side: _facts(map(_configuration, runs[side]))),
-        ("Options", lambda side: _facts(_flat(run.options) for run in runs[side])),
-        ("Training", lambda side: _facts(_flat(run.training) for run in runs[side])),
+        ("Options", lambda side: _facts(flattened(run.options) for run in runs[side])),
+        ("Training", lambda side: _facts(flattened(run.training) for run in runs[side])),
         ("Training data", lambda side: _facts(run.train_data.model_dump(exclude={"split"}) for run in runs[side])),
         ("Tasks", lambda side: _facts(map(_task, tasks[side]))),
         ("Environment of training", lambda side: _facts(_environment(run.provenance) for run in runs[side])),
@@ -85,18 +86,6 @@ def _differing(first: Facts, second: Facts) -> tuple[Change, ...]:
     )
 
 
-def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options within options by their path.
-
-    >>> _flat({"lr": 0.1, "awp": {"gamma": 0.01}})
-    {'lr': 0.1, 'awp.gamma': 0.01}
-    """
-    found: dict[str, Any] = {}
-    for key, value in options.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
 def _configuration(run: Run) -> dict[str, Any]:
     kept = ("dataset", "architecture", "method", "label", "seed", "status", "deployed", "teacher", "parameters")
     facts: dict[str, Any] = {key: value for key in kept if (value := getattr(run, key)) is not None}
@@ -115,7 +104,7 @@ def _judges(rows: Sequence[Row]) -> list[TaskRecord]:
 
 def _task(task: TaskRecord) -> dict[str, Any]:
     """A task's options, its images, and where they come from."""
-    facts: dict[str, Any] = {"version": task.version, **_flat(task.options)}
+    facts: dict[str, Any] = {"version": task.version, **flattened(task.options)}
     facts |= {f"test_data.{key}": value for key, value in task.test_data.model_dump(exclude={"split"}).items()}
     for m in task.measurements:
         where = dict(identity(m)[2]) if m.metric in ("mean_accuracy", "robust_accuracy") else {}
@@ -125,7 +114,7 @@ def _task(task: TaskRecord) -> dict[str, Any]:
 
 def _environment(provenance: Provenance) -> dict[str, Any]:
     """Versions and machine; not when, and by which command."""
-    return _flat(provenance.model_dump(exclude={"created", "command"}))
+    return flattened(provenance.model_dump(exclude={"created", "command"}))
 
 
 def common(sections: Sequence[tuple[Section, ...]]) -> tuple[Section, ...]:

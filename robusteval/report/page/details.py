@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from robusteval.options import written
+from robusteval.options import flattened, written
 from robusteval.records import Measurement
 from robusteval.report.board.columns import attack_name, direct, ranked
 from robusteval.report.text import number, percent
@@ -87,13 +87,7 @@ def flat(table: Mapping[str, Any]) -> list[tuple[str, str]]:
     >>> flat({"a": 8 / 255, "b": {"c": None, "d": [1, 2]}})
     [('a', '8/255'), ('b.c', 'none'), ('b.d', '1, 2')]
     """
-    found: list[tuple[str, str]] = []
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            found += [(f"{key}.{inner}", text) for inner, text in flat(value)]
-        else:
-            found.append((key, shown(value)))
-    return found
+    return [(key, shown(value)) for key, value in flattened(table).items()]
 
 
 def shown(value: object) -> str:
