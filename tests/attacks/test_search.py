@@ -178,6 +178,31 @@ def test_hits_in_half_precision_count_if_float32_agrees() -> None:
     check_half_precision()
 
 
+def test_searches_follow_the_copy_and_verdicts_are_the_networks(planted: Plant) -> None:
+    """Search passes go through what is followed; what a claimed example is confirmed by is the network itself."""
+
+    def check(kind: type[Query]) -> None:
+        (x, _, _), model, copy = images(3), net(), net()
+        with torch.no_grad():
+            next(copy.parameters()).mul_(-1)
+        query = kind(model)
+        query.follow = copy
+        assert torch.equal(query.exact(x), Query(model).exact(x))
+        assert torch.equal(query.logits(x), Query(copy).logits(x))
+        assert not torch.equal(query.logits(x), query.exact(x))
+        for ours, theirs in zip(
+            query.gradient(x, lambda logits: logits[:, 0]),
+            Query(copy).gradient(x, lambda logits: logits[:, 0]),
+            strict=True,
+        ):
+            assert torch.equal(ours, theirs)
+
+    check(Query)
+    for kept in ("self.follow", "self.model"):
+        with pytest.raises(AssertionError):
+            check(planted(Query, "(self.model if exact else self.follow)", kept))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_padding_never_leaks(precision: str, planted: Plant) -> None:
     """Answers for few images are rows of the answer for many, bit for bit; the value is asked about no other image."""
