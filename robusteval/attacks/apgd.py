@@ -40,6 +40,8 @@ class ApgdSearch:
     case; code: a misclassified one where there is one.) The step size begins at twice the radius. At checkpoints it is
     halved where too few steps went up or the best loss stands still, and the search then goes on from the best point.
 
+    Searches that differ in their draws, or in the ranks of their targets, may go on together (`run`).
+
     Attributes:
         threat: the ball.
         iterations: gradient steps from the start; all points are looked at, so that an image takes one pass more.
@@ -104,8 +106,10 @@ class ApgdSearch:
         stuck = ~state["halved"] & (best_loss <= state["best_then"])
         halve = due & (restless | stuck)
         size = torch.where(halve, state["size"] / 2, state["size"])
-        here = torch.where(_wide(halve, point), best, point)
-        uphill = torch.where(_wide(halve, point), best_gradient, gradient)
+        here, uphill = point, gradient
+        if bool(halve.any()):  # seldom, and whole images are expensive to look through
+            here = torch.where(_wide(halve, point), best, point)
+            uphill = torch.where(_wide(halve, point), best_gradient, gradient)
 
         ball = self.threat.ball(state["x"])
         ahead = ball.step(here, uphill, _wide(size, point))

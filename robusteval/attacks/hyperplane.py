@@ -26,25 +26,27 @@ def to_hyperplane(point: Tensor, normal: Tensor, gap: Tensor, norm: Norm) -> Ten
         gap: float (B,), finite: by how much ``normal . point`` is to grow.
         norm: the norm in which d is to be short.
     """
+    # Without masks, which cost forty times as much as arithmetic on a CPU: 0 and 1 are numbers here.
     peak = normal.abs().amax(dim=1, keepdim=True)
     peak = torch.where(peak > 0, peak, 1)
-    normal = normal / peak * torch.where(gap < 0, -1, 1).to(normal.dtype).unsqueeze(1)
+    normal = normal / torch.where(gap.unsqueeze(1) < 0, -peak, peak)
     wanted = gap.double().abs() / peak.double().squeeze(1)
-    weight = normal.abs()
-    room = torch.where(normal > 0, 1 - point, point)
+    weight, sign = normal.abs(), normal.sign()
+    room = (sign.clamp(min=0) - point).abs_()
     if norm == "Linf":
-        pace, gain, limit = normal.sign(), weight, room
+        pace, gain, limit = sign, weight, room
     else:
-        pace, gain, limit = normal, weight.square(), torch.where(weight > 0, room / weight, 0)
+        pace, gain, limit = normal, weight.square(), room / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    full = weight * room
     time = torch.zeros_like(wanted)
-    stopped = torch.zeros_like(normal, dtype=torch.bool)
+    stopped, count = torch.zeros_like(normal), torch.zeros_like(peak).squeeze(1)
     while True:
-        missing = wanted - torch.where(stopped, weight * room, 0).sum(dim=1, dtype=torch.float64)
-        rate = torch.where(stopped, 0, gain).sum(dim=1, dtype=torch.float64)
+        missing = wanted - (full * stopped).sum(dim=1, dtype=torch.float64)
+        rate = (gain * (1 - stopped)).sum(dim=1, dtype=torch.float64)
         # Never back: rounding makes ``missing`` negative at most where the way has been found.
         time = torch.where(missing > 0, torch.maximum(missing / rate, time), time)
         moved = time.to(normal.dtype).unsqueeze(1)
-        now = limit < moved
-        if bool((now <= stopped).all()):
+        stopped, before = (moved - limit).sign_().clamp_(min=0), count
+        count = stopped.sum(dim=1)
+        if torch.equal(count, before):
             return pace * torch.minimum(moved, limit)
-        stopped |= now

@@ -24,7 +24,7 @@ def nearer(query: Query, state: State, points: Tensor, wrong: Tensor, *, norm: N
 
     Args:
         query: the network.
-        state: with the rows of `none_found`, unchanged.
+        state: with ``example`` and ``hit`` as they were, and the rows of `none_found`; unchanged.
         points: shape of ``state["x"]``, in [0, 1].
         wrong: bool (B,), whether the search saw the point misclassified.
         norm: of the distance.
@@ -32,14 +32,14 @@ def nearer(query: Query, state: State, points: Tensor, wrong: Tensor, *, norm: N
             has been found. None: it is done when it is itself misclassified, and the nearest example is handed back.
     """
     there = distance(state["x"], points, norm)
-    better = wrong & (there < state["distance"])
-    if query.precision != "float32" and bool(better.any()):
-        rows = torch.nonzero(better).squeeze(1)
-        confirmed = query.exact(points[rows]).argmax(dim=1) != state["y"][rows]
-        better = better.index_put((rows,), confirmed)
-    chosen = better.view(-1, *[1] * (points.ndim - 1))
-    nearest = torch.where(chosen, points, state["nearest"])
-    there = torch.where(better, there, state["distance"])
+    rows = torch.nonzero(wrong & (there < state["distance"])).squeeze(1)
+    if query.precision != "float32" and len(rows):
+        rows = rows[query.exact(points[rows]).argmax(dim=1) != state["y"][rows]]
+    if not len(rows):
+        return state
+    nearest = state["nearest"].index_copy(0, rows, points[rows])
+    there = state["distance"].index_copy(0, rows, there[rows])
     hit = there <= (0 if epsilon is None else epsilon)
-    example = nearest if epsilon is None else torch.where(hit.view_as(chosen), nearest, state["x"])
+    done = rows if epsilon is None else rows[hit[rows]]
+    example = state["example"].index_copy(0, done, nearest[done])
     return {**state, "nearest": nearest, "distance": there, "example": example, "hit": hit}

@@ -1,14 +1,15 @@
 """Attacks for judging: every image walks through a search on its own, and leaves as soon as it is broken.
 
 An attack that only wants to know whether an image can be broken wastes most of its passes on images that it has
-broken already. Here a few *slots* hold the images under attack; one that is finished makes room for the next. What
-happens to an image depends on the network, the search, the image and its number alone, not on its neighbours: batches
-keep the shapes for which rows of float results do not depend on one another, and every draw is keyed by the number.
+broken already. Here a few *slots* hold the images under attack; one that is finished makes room for the next, and
+where few are left, several searches are at each of them at once: its *lanes*. What happens to an image depends on the
+network, the search, the image and its number alone, not on its neighbours: batches keep the shapes for which rows of
+float results do not depend on one another, and every draw is keyed by the number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from robusteval.attacks.geometry import BALLS, Ball
 from robusteval.cost import timed
+from robusteval.losses import margin
 from robusteval.modes import attack_mode, true_float32, without_graph
 from robusteval.options import Norm
 
@@ -93,12 +95,17 @@ class Query:
             total = value(logits).sum()
             gradient = None
             if total.requires_grad:
-                self.backward += self._padded(len(points))
+                self.backward += self.padded(len(points))
                 (gradient,) = torch.autograd.grad(total, zero, allow_unused=True)
         return logits.detach(), torch.zeros_like(points) if gradient is None else gradient
 
+    def padded(self, n: int) -> int:
+        """How many rows are passed where n images are asked."""
+        step = self.rows or _ROWS
+        return -(-n // step) * step
+
     def _pass(self, points: Tensor, *, exact: bool = False) -> Tensor:
-        rows = self._padded(len(points))
+        rows = self.padded(len(points))
         self.forward += rows
         if rows > len(points):
             points = torch.cat([points, points[-1:].expand(rows - len(points), *points.shape[1:])])
@@ -106,10 +113,6 @@ class Query:
             points = points.contiguous(memory_format=torch.channels_last)
         logits: Tensor = (self.model if exact else self.follow)(points)
         return logits.float()
-
-    def _padded(self, n: int) -> int:
-        step = self.rows or _ROWS
-        return -(-n // step) * step
 
     def _autocast(self, points: Tensor) -> torch.autocast:
         return torch.autocast(points.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -120,12 +123,13 @@ class Search(Protocol):
 
     A state belongs to the slots' images, row by row; rows are regrouped between steps. `run` fills the rows ``x``
     (float32 images in [0, 1]), ``y`` (int64 labels) and ``index`` (int64 numbers of the images, for draws) before
-    `begin`, and counts the steps that each row has taken in ``step`` (int64) from 0. The search keeps two more up to
-    date: ``example`` (shape of x), what the image would be handed back as if the search ended now, and ``hit`` (bool
-    (B,)): the query saw the network misclassify that example, and nothing better is to be had by going on.
+    `begin`, and counts the steps that each row has taken in ``step`` (int64) from 0: one a call, unless the search took
+    several at once and returns a ``step`` of its own, at most ``steps``. The search keeps two more up to date:
+    ``example`` (shape of x), what the image would be handed back as if the search ended now, and ``hit`` (bool (B,)):
+    the query saw the network misclassify that example, and nothing better is to be had by going on.
 
     Attributes:
-        steps: after so many calls of `step`, an image that was not hit is handed back.
+        steps: after so many steps, an image that was not hit is handed back.
     """
 
     @property
@@ -136,7 +140,7 @@ class Search(Protocol):
         """The state of images that enter: what `run` filled in, and whatever the search needs besides."""
 
     def step(self, query: Query, state: State) -> State:
-        """The state after one step of every row. Tensors of the given state are not changed in place."""
+        """The state after a step of every row, or several. Tensors of the given state are not changed in place."""
 
 
 def run(
@@ -146,11 +150,16 @@ def run(
     y: Tensor,
     index: Tensor,
     *,
+    then: Sequence[Search] = (),
     slots: int = SLOTS,
     early: bool = True,
     stepped: Callable[[int], None] | None = None,
 ) -> Tensor:
     """What the search makes of each image: float32, shape of x.
+
+    Of several searches, it is what the first that hits makes of the image. They do not wait for one another: slots that
+    no image's first search needs are filled with later ones, which leave as soon as one before them has hit. Where none
+    hits, it is the example that comes nearest to an error.
 
     The network is in eval mode meanwhile, and its flags are as before afterwards. Whether an example is adversarial is
     for the caller to find out in float32, on batches of the shape that its other predictions have.
@@ -161,39 +170,78 @@ def run(
         x: float32 (n, ...) in [0, 1], unchanged.
         y: int64 (n,) labels.
         index: int64 (n,) numbers of the images in their data set; draws depend on them.
-        slots: images under attack at once.
+        then: attacks that follow on images that were not hit; they differ from the first in `Search.begin` alone.
+        slots: images under attack at once, counted once for each search that is at them.
         early: whether an image leaves at its first hit.
-        stepped: told how many steps were taken, or spared because an image left; ``steps`` for each image in the end.
+        stepped: told how many steps were taken, or spared because an image left; in the end ``steps`` for each image
+            and search.
     """
     assert not torch.is_inference_mode_enabled(), "no gradient can be had in inference mode; no_grad is fine"
-    x = x.detach()
-    found = torch.empty_like(x)
-    rows = torch.empty(0, dtype=torch.int64, device=x.device)
+    lanes, x, n = (search, *then), x.detach(), len(x)
+    assert len({(type(lane), lane.steps) for lane in lanes}) == 1, "searches that step differently share no batch"
+    # Searches of an image are its lanes; row ``lane * n + image`` is what a lane makes of it, and their order of entry.
+    found = torch.cat([x] * len(lanes))
+    first = torch.full_like(y, len(lanes))  # the first lane that has hit each image
+    rows = torch.empty_like(y[:0])
     state: State = {}
     entered = 0
     with timed("attack"), attack_mode(query.model, "eval"), attack_mode(query.follow, "eval"), true_float32():
         while True:
-            if len(rows) < slots and entered < len(x):
-                new = torch.arange(entered, min(entered + slots - len(rows), len(x)), device=x.device)
-                entered += len(new)
-                state = _joined(state, _begun(search, query, x[new], y[new], index[new]))
-                rows = torch.cat([rows, new])
+            spared = 0
+            if len(rows) < slots and entered < len(found):
+                waiting = torch.arange(entered, len(found), device=x.device)
+                new = waiting[waiting // n < first[waiting % n]][: slots - len(rows)]
+                until = int(new[-1]) + 1 if len(rows) + len(new) == slots else len(found)
+                spared = (until - entered - len(new)) * search.steps
+                entered, rows = until, torch.cat([rows, new])
+                for lane in torch.unique(new // n).tolist():
+                    images = new[new // n == lane] % n
+                    state = _joined(state, _begun(lanes[lane], query, x[images], y[images], index[images]))
             if not len(rows):
-                return found
+                if stepped is not None and spared:
+                    stepped(spared)
+                return _chosen(query, x, y, found.view(len(lanes), *x.shape), first, slots)
             step = state["step"]
             state = search.step(query, state)
-            state["step"] = step + 1
+            if state["step"] is step:
+                state["step"] = step + 1
             done = state["step"] >= search.steps
             if early:
-                done |= _confirmed(query, state)
+                hit = rows[_confirmed(query, state)]
+                first = first.scatter_reduce(0, hit % n, hit // n, "amin")
+                done |= rows // n >= first[rows % n]
             leaving = torch.nonzero(done).squeeze(1)
             if stepped is not None:
-                stepped(len(rows) + int((search.steps - state["step"][leaving]).sum()))
+                spared += int((search.steps - state["step"][leaving]).sum())
+                stepped(int((state["step"] - step).sum()) + spared)
             if len(leaving):
                 found[rows[leaving]] = state["example"][leaving]
                 staying = torch.nonzero(~done).squeeze(1)
                 state = {key: value.index_select(0, staying) for key, value in state.items()}
                 rows = rows.index_select(0, staying)
+
+
+def _chosen(query: Query, x: Tensor, y: Tensor, found: Tensor, first: Tensor, rows: int) -> Tensor:
+    """Each image's example among those of all lanes (lanes, n, ...): the first misclassified one, or the nearest to it.
+
+    Searches need not have seen that what they hand back is misclassified. The nearest has the least margin in float32;
+    the image itself, which some searches hand back where they found nothing, is never nearer than another.
+    """
+    if len(found) == 1:
+        return found[0]
+    lane = torch.arange(len(found), device=x.device).unsqueeze(1)
+    lead = torch.zeros(found.shape[:2], device=x.device).masked_fill(lane == first, torch.inf)
+    lead = lead.masked_fill(lane > first, -torch.inf)
+    unhit = torch.nonzero(lane < first)
+    for start in range(0, len(unhit), rows):
+        which, image = unhit[start : start + rows].unbind(dim=1)
+        example, label = found[which, image], y[image]
+        logits = query.exact(example)
+        near = -margin(logits, label).nan_to_num(nan=torch.inf)
+        near[(example == x[image]).flatten(1).all(dim=1)] = -torch.inf
+        near[logits.argmax(dim=1) != label] = torch.inf
+        lead[which, image] = near
+    return found[lead.argmax(dim=0), torch.arange(len(x), device=x.device)]
 
 
 def _begun(search: Search, query: Query, x: Tensor, y: Tensor, index: Tensor) -> State:

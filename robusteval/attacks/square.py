@@ -21,6 +21,9 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _STEPS = 2**20
 """Draws are keyed by an image's number times this, plus the step."""
 
+_ROWS = 128
+"""Proposals in a pass of the few images that are left, on a CPU; a GPU's passes have a size of their own."""
+
 
 @dataclass(frozen=True)
 class SquareSearch:
@@ -31,6 +34,10 @@ class SquareSearch:
     disagree: windows may touch the last row and column, as the paper says, the code never puts them there; every image
     draws its own windows, as in the paper, AutoAttack's code shares them among a batch; the start counts as a query, as
     in the authors' code, AutoAttack's asks once more than it is told to.
+
+    Most proposals are rejected. So that a few images fill a pass, those of several steps are asked at once, each as if
+    the ones before it were rejected; the first that is not counts, and those after it are forgotten. A proposal that
+    changes nothing is rejected unasked. Neither changes what becomes of an image.
 
     Attributes:
         threat: the ball; images must be (C, H, W).
@@ -46,11 +53,15 @@ class SquareSearch:
     p: float = 0.8
 
     def begin(self, query: Query, state: State) -> State:
-        """See `Search`. ``loss`` is the margin of ``example``; ``up`` and ``down`` are the ends of an Linf ball."""
+        """See `Search`.
+
+        ``loss`` is the margin of ``example``, ``rejected`` the number of proposals since it was found; ``up`` and
+        ``down`` are the ends of an Linf ball.
+        """
         assert 1 <= self.steps < _STEPS
         x, index = state["x"], state["index"]
         rng = self.rng.at("start")
-        state = {**state, "loss": torch.full_like(x[:, 0, 0, 0], torch.inf)}
+        state = {**state, "loss": torch.full_like(x[:, 0, 0, 0], torch.inf), "rejected": torch.zeros_like(index)}
         if self.threat.norm == "L2":
             return state | {"example": self._to_sphere(x, _grid(rng, index, x.shape))}
         up, down = (self.threat.ball(x).point(torch.full_like(x, sign * self.threat.epsilon)) for sign in (1, -1))
@@ -58,35 +69,71 @@ class SquareSearch:
         return state | {"up": up, "down": down, "example": torch.where(stripes, up, down)}
 
     def step(self, query: Query, state: State) -> State:
-        """See `Search`."""
-        example, y = state["example"], state["y"]
-        # The first query is of the start itself.
-        proposal = torch.where((state["step"] == 0).view(-1, 1, 1, 1), example, self._windows(state))
-        logits = query.logits(proposal)
-        loss, hit = margin(logits, y), logits.argmax(dim=1) != y
-        better = (loss < state["loss"]) | hit
-        example = torch.where(better.view(-1, 1, 1, 1), proposal, example)
-        return state | {"example": example, "loss": torch.where(better, loss, state["loss"]), "hit": hit}
+        """See `Search`. An image takes the steps up to its first proposal that is better, or its last that is asked."""
+        example, y, n = state["example"], state["y"], len(state["y"])
+        room = _room(query, state["rejected"])
+        # The next step of every image, then the one after it, and so on. An eighth of one-pixel windows change nothing.
+        ahead = torch.arange(-(-room * 9 // (8 * n)), device=y.device)
+        step = (state["step"] + ahead.unsqueeze(1)).flatten()
+        windows = self._windows(state, step)
+        touched = self._touched(state, windows)
+        worth = (touched.flatten(1).amax(dim=1).bool() | (step == 0)) & (step < self.steps)
+        worth[0] = True  # a pass is not empty
+        order = torch.nonzero(worth).squeeze(1)
+        asked, end = order[:room], int(order[room]) if len(order) > room else len(step)
+        owner = asked % n
+        proposals = self._proposals(state, owner, windows.select(asked), touched.index_select(0, asked))
+        start = torch.nonzero(step[asked] == 0).squeeze(1)  # the first query is of the start itself
+        proposals[start] = example[owner[start]]
+        logits, label = query.logits(proposals), y[owner]
+        loss, hit = margin(logits, label), logits.argmax(dim=1) != label
+        taken, first = _first((loss < state["loss"][owner]) | hit, owner, n)
+        rejected = (end - 1 - torch.arange(n, device=y.device)) // n + 1
+        return state | {
+            "step": (state["step"] + torch.where(taken, asked[first] // n + 1, rejected)).clamp(max=self.steps),
+            "example": torch.where(taken.view(-1, 1, 1, 1), proposals[first], example),
+            "loss": torch.where(taken, loss[first], state["loss"]),
+            "hit": taken & hit[first],
+            "rejected": torch.where(taken, 0, state["rejected"] + rejected),
+        }
 
-    def _windows(self, state: State) -> Tensor:
-        """The best images with a window changed."""
-        x, best = state["x"], state["example"]
-        channels, height, width = x.shape[1:]
-        key = state["index"] * _STEPS + state["step"]
-        schedule = _schedule(self.p, height, width, self.threat.norm, x.device)
+    def _windows(self, state: State, step: Tensor) -> _Windows:
+        """The windows of some steps, which are (n,), (n,), ... of the n images."""
+        height, width = state["x"].shape[2:]
+        key = state["index"].repeat(len(step) // len(state["index"])) * _STEPS + step
+        schedule = self._schedule(state)
         # The first proposal, number 0, is made in step 1. What there is of 10,000 is spread over all steps.
-        level = torch.bucketize((state["step"] - 1) * 10_000 // self.steps, schedule.halvings)
-        side = schedule.sides[level]
-        one = _place(self.rng.at("window"), key, side, height, width)
-        coins = _coins(self.rng.at("sign"), key, channels, 1, 1)
+        level = torch.bucketize((step - 1) * 10_000 // self.steps, schedule.halvings)
+        place = _place(self.rng.at("window"), key, schedule.sides[level], height, width)
+        return _Windows(key, level, *place, up=_coins(self.rng.at("sign"), key, state["x"].shape[1], 1, 1))
+
+    def _touched(self, state: State, windows: _Windows) -> Tensor:
+        """The pixels that windows change: uint8 0 or 1, (windows, C or 1, H, W). Bytes are faster than bool by far."""
+        if self.threat.norm == "L2":
+            return windows.inside.view(torch.uint8)
+        # 2 epsilon up or down from anywhere in the ball, projected, is an end of it.
+        is_up = (state["example"] == state["up"]).view(torch.uint8)
+        is_up = is_up.repeat(len(windows.key) // len(is_up), 1, 1, 1)
+        return (is_up ^ windows.up.view(torch.uint8)) & windows.inside.view(torch.uint8)
+
+    def _proposals(self, state: State, owner: Tensor, windows: _Windows, touched: Tensor) -> Tensor:
+        """The best images of some rows with a window changed."""
+        best = state["example"].index_select(0, owner)
         if self.threat.norm == "Linf":
-            # 2 epsilon up or down from anywhere in the ball, projected, is an end of it.
-            return torch.where(one.inside, torch.where(coins, state["up"], state["down"]), best)
-        two = _place(self.rng.at("emptied"), key, side, height, width)
+            other = torch.where(state["example"] == state["up"], state["down"], state["up"])
+            return torch.where(touched.view(torch.bool), other.index_select(0, owner), best)
+        x, key, level = state["x"].index_select(0, owner), windows.key, windows.level[:, None, None]
+        schedule = self._schedule(state)
+        emptied = _place(self.rng.at("emptied"), key, schedule.sides[windows.level], *x.shape[2:])
         turned = _coins(self.rng.at("turn"), key).long()[:, None, None]
-        bumps = schedule.bumps[turned, level[:, None, None], one.row[:, :, None], one.column[:, None, :]].unsqueeze(1)
-        moved = _moved(best - x, torch.where(coins, bumps, -bumps), one, two, self.threat.epsilon)
-        return self._to_sphere(x, moved)
+        bumps = schedule.bumps[turned, level, windows.row[:, :, None], windows.column[:, None, :]].unsqueeze(1)
+        bumps = torch.where(windows.up, bumps, -bumps)
+        return self._to_sphere(x, _moved(best - x, bumps, windows.inside, emptied.inside, self.threat.epsilon))
+
+    def _schedule(self, state: State) -> _Schedule:
+        """Of images of this size."""
+        x = state["x"]
+        return _schedule(self.p, *x.shape[2:], self.threat.norm, x.device)
 
     def _to_sphere(self, x: Tensor, delta: Tensor) -> Tensor:
         """The images at a perturbation of length epsilon, cut off at the pixel range."""
@@ -94,12 +141,41 @@ class SquareSearch:
         return self.threat.ball(x).point(delta * (self.threat.epsilon / (length + 1e-12)))
 
 
+def _room(query: Query, rejected: Tensor) -> int:
+    """How many proposals to ask at once: of each image as many as were last rejected in a row, if a pass has room."""
+    n, most = len(rejected), query.rows or _ROWS
+    wanted = int((rejected + 1).clamp(max=most // n + 1).sum())
+    return query.padded(max(n, min(wanted, most)))
+
+
+def _first(better: Tensor, owner: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Whether any of an image's proposals is better, and the number of the first: for each of n images."""
+    number = torch.where(better, torch.arange(len(owner), device=owner.device), len(owner))
+    first = number.new_full((n,), len(owner)).scatter_reduce(0, owner, number, "amin")
+    return first < len(owner), first.clamp(max=len(owner) - 1)
+
+
 class _Place(NamedTuple):
-    """Windows, one for each image: where they are, and each pixel's row and column in them (their side, if outside)."""
+    """Windows, one a row: where they are, and each pixel's row and column in them (their side, if outside)."""
 
     inside: Tensor
     row: Tensor
     column: Tensor
+
+
+class _Windows(NamedTuple):
+    """Windows to be changed, one a row: keys of their draws, halvings before them, a `_Place`, signs of channels."""
+
+    key: Tensor
+    level: Tensor
+    inside: Tensor
+    row: Tensor
+    column: Tensor
+    up: Tensor
+
+    def select(self, rows: Tensor) -> _Windows:
+        """Some of them."""
+        return _Windows(*(value.index_select(0, rows) for value in self))
 
 
 def window_sides(p: float, height: int, width: int, norm: Norm) -> list[int]:
@@ -188,17 +264,17 @@ def _grid(rng: Stream, index: Tensor, shape: torch.Size) -> Tensor:
     return delta
 
 
-def _moved(delta: Tensor, bump: Tensor, to: _Place, source: _Place, epsilon: float) -> Tensor:
+def _moved(delta: Tensor, bump: Tensor, to: Tensor, source: Tensor, epsilon: float) -> Tensor:
     """The perturbations after the second window's length has gone to the first, which a bump deforms.
 
     The share of the ball that clipping to the pixel range had left unused is divided among the channels.
     """
-    window = torch.where(to.inside, delta, 0)
-    both = _length(torch.where(to.inside | source.inside, delta, 0), (2, 3)).square()
+    window = torch.where(to, delta, 0)
+    both = _length(torch.where(to | source, delta, 0), (2, 3)).square()
     unused = (epsilon**2 - _length(delta, (1, 2, 3)).square()).clamp(min=0) / delta.shape[1]
     shape = bump + window / (_length(window, (2, 3)) + 1e-12)
     shape = shape / (_length(shape, (2, 3)) + 1e-12) * (unused + both).sqrt()
-    return torch.where(to.inside, shape, torch.where(source.inside, 0, delta))
+    return torch.where(to, shape, torch.where(source, 0, delta))
 
 
 def _length(values: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -64,19 +64,17 @@ class Pgd(RobustAccuracy, Stepping):
 
     def stages(self, rng: Stream, classes: int, *, where: str = name) -> list[Stage]:
         """The restarts, each from a start of its own; ``where`` is the task, for errors."""
-        losses: dict[str, Objective | Target]
+        losses: list[Objective | Target]
         if self.loss == "targeted":
-            losses = {f" towards {rank}": Target(rank) for rank in range(1, min(TARGETS, classes - 1) + 1)}
+            losses = [Target(rank) for rank in range(1, min(TARGETS, classes - 1) + 1)]
         else:
-            losses = {"": objective(self.loss, classes=classes, where=where)}
-        return [
-            Stage(
-                f"restart {restart}{towards}",
-                PgdSearch(self.threat, self.step, self.steps, rng.at(self.name, restart), loss),
-            )
+            losses = [objective(self.loss, classes=classes, where=where)]
+        first, *then = (
+            PgdSearch(self.threat, self.step, self.steps, rng.at(self.name, restart), loss)
             for restart in range(self.restarts)
-            for towards, loss in losses.items()
-        ]
+            for loss in losses
+        )
+        return [Stage("steps", first, then=tuple(then))]
 
     @property
     def losses(self) -> tuple[Objective, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from robusteval.attacks.apgd import TARGETS, ApgdSearch, Target
 from robusteval.attacks.fab import FabSearch
 from robusteval.attacks.objectives import OBJECTIVES, Objective, negative_margin
-from robusteval.attacks.search import Threat
+from robusteval.attacks.search import Search, Threat
 from robusteval.attacks.square import SquareSearch
 from robusteval.errors import UserError
 from robusteval.losses import cross_entropy, logit_ratio
@@ -61,13 +61,10 @@ class Apgd(RobustAccuracy):
         return super().place | {"steps": self.steps, "restarts": self.restarts, "loss": self.loss}
 
     def stages(self, rng: Stream, classes: int) -> list[Stage]:
-        """The restarts."""
+        """The restarts, each towards all classes."""
         part: Part = "apgd-t" if self.loss == "targeted" else "apgd-ce" if self.loss == "ce" else "apgd-dlr"
-        return [
-            stage._replace(name=f"{stage.name} {restart}")
-            for restart in range(self.restarts)
-            for stage in _stages(part, self.threat, rng.at(self.name).at(restart), classes, steps=self.steps, queries=1)
-        ]
+        draws = [rng.at(self.name).at(restart) for restart in range(self.restarts)]
+        return [_stage(part, self.threat, draws, classes, steps=self.steps, queries=1)]
 
     @property
     def losses(self) -> tuple[Objective, ...]:
@@ -90,7 +87,7 @@ class AutoAttack(RobustAccuracy):
     """
 
     name: ClassVar[str] = "autoattack"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     attacks: Annotated[tuple[Part, ...], Field(min_length=1)] = STANDARD
     steps: Count = 100
@@ -110,12 +107,11 @@ class AutoAttack(RobustAccuracy):
         return super().place | {"attack": " ".join(self.attacks), "steps": self.steps, "queries": self.queries}
 
     def stages(self, rng: Stream, classes: int) -> list[Stage]:
-        """The searches of each part."""
+        """The parts."""
         rng = rng.at(self.name)
         return [
-            stage
+            _stage(part, self.threat, [rng.at(part)], classes, steps=self.steps, queries=self.queries)
             for part in self.attacks
-            for stage in _stages(part, self.threat, rng.at(part), classes, steps=self.steps, queries=self.queries)
         ]
 
     @property
@@ -124,8 +120,16 @@ class AutoAttack(RobustAccuracy):
         return tuple(_LOSSES[part] for part in self.attacks if part in _LOSSES)
 
 
-def _stages(part: Part, threat: Threat, rng: Stream, classes: int, *, steps: int, queries: int) -> list[Stage]:
-    """The searches that make up a part of the ensemble.
+def _stage(part: Part, threat: Threat, draws: Sequence[Stream], classes: int, *, steps: int, queries: int) -> Stage:
+    """A part of the ensemble; targeted searches begin with the likeliest class.
+
+    Args:
+        part: its name.
+        threat: what it may do.
+        draws: of each restart.
+        classes: how many the data have.
+        steps: iterations of APGD and FAB.
+        queries: of Square.
 
     Raises:
         UserError: the data have too few classes for its loss.
@@ -133,12 +137,17 @@ def _stages(part: Part, threat: Threat, rng: Stream, classes: int, *, steps: int
     least = {"apgd-dlr": 3, "apgd-t": 4}.get(part, 2)
     if classes < least:
         raise UserError(f"{part}: the data have {classes} classes; allowed: {least} or more, or another attack")
-    if part == "square":
-        return [Stage(part, SquareSearch(threat, rng, steps=queries))]
-    if part in ("apgd-ce", "apgd-dlr"):
-        return [Stage(part, ApgdSearch(threat, steps, rng, OBJECTIVES[part.removeprefix("apgd-")]))]
     ranks = range(1, min(TARGETS, classes - 1) + 1)
-    if part == "apgd-t":
-        return [Stage(f"{part} {rank}", ApgdSearch(threat, steps, rng.at(rank), Target(rank))) for rank in ranks]
-    fab = [FabSearch(threat.norm, threat.epsilon, rank, rng.at(rank), steps, bisections=0) for rank in ranks]
-    return [Stage(f"{part} {search.rank}", search, exact=True) for search in fab]
+    searches: list[Search]
+    if part == "square":
+        searches = [SquareSearch(threat, rng, steps=queries) for rng in draws]
+    elif part == "apgd-t":
+        searches = [ApgdSearch(threat, steps, rng.at(rank), Target(rank)) for rng in draws for rank in ranks]
+    elif part == "fab-t":
+        norm, epsilon = threat
+        searches = [
+            FabSearch(norm, epsilon, rank, rng.at(rank), steps, bisections=0) for rng in draws for rank in ranks
+        ]
+    else:
+        searches = [ApgdSearch(threat, steps, rng, OBJECTIVES[part.removeprefix("apgd-")]) for rng in draws]
+    return Stage(part, searches[0], exact=part == "fab-t", then=tuple(searches[1:]))

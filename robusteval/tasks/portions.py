@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from robusteval.tasks.predict import to_input
 from robusteval.tasks.task import Context
 
 FILLS = 16
-"""A portion is so many times the images that are under attack at once."""
+"""A portion is so many times the images that are under attack at once, and what is attacked of it between drafts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class Portion:
 
 
 def portions(data: ImageSet, context: Context) -> Iterator[Portion]:
-    """The set's images in order, at most `FILLS` times the slots at a time."""
-    n, most = len(data.labels), FILLS * _slots(context)
+    """The set's images in order, `at_a_time`."""
+    n, most = len(data.labels), at_a_time(context)
     for first in range(0, n, most):
         rows = slice(first, min(first + most, n))
         x, y = to_input(data.images[rows], context.device), data.labels[rows].to(context.device)
@@ -67,6 +67,7 @@ def attack(
     threat: Threat,
     context: Context,
     *,
+    then: Sequence[Search] = (),
     early: bool = True,
 ) -> Tensor:
     """The examples of the chosen images of a portion, in order; ``advance`` is told of all steps of all its images.
@@ -78,19 +79,25 @@ def attack(
         chosen: bool (n,): which of them are attacked.
         threat: what the attack may do.
         context: where and how.
+        then: attacks that follow on what is not hit; see `robusteval.attacks.search.run`.
         early: whether an image leaves at the first hit.
 
     Raises:
         OutsideTheBall: the attack is wrong.
     """
     x, advance = portion.x[chosen], context.progress.advance
-    advance((len(chosen) - len(x)) * search.steps)
+    advance((len(chosen) - len(x)) * search.steps * (1 + len(then)))
     if len(x):
         query.follow = folded(query.model, x[:2])
     y, index = portion.y[chosen], portion.index[chosen]
-    made = run(search, query, x, y, index, slots=_slots(context), early=early, stepped=advance)
+    made = run(search, query, x, y, index, then=then, slots=_slots(context), early=early, stepped=advance)
     check_inside(x, made, norm=threat.norm, epsilon=threat.epsilon)
     return made
+
+
+def at_a_time(context: Context) -> int:
+    """Images of a portion, at most; of fewer images, so many pairs of an image and a search of several are attacked."""
+    return FILLS * _slots(context)
 
 
 def _slots(context: Context) -> int:

@@ -100,7 +100,6 @@ class RobustAccuracy(InBall, ABC):
 
 def _course(stand: Stand) -> str:
     """How many images were left after each part of an ensemble; nothing where there is one."""
-    left = {name.partition(" ")[0]: int(outcomes.sum()) for name, outcomes in stand.after.items()}
-    if len(left) == 1:
+    if len(stand.after) == 1:
         return ""
-    return "still right: " + ", ".join(f"{count} after {part}" for part, count in left.items())
+    return "still right: " + ", ".join(f"{outcomes.sum()} after {part}" for part, outcomes in stand.after.items())

@@ -15,27 +15,29 @@ from robusteval.attacks.doubts.subject import logits_of
 from robusteval.attacks.search import Search, Threat
 from robusteval.data.sets import ImageSet
 from robusteval.losses import margin
-from robusteval.tasks.portions import Portion, attack, portions, query_of
+from robusteval.tasks.portions import Portion, at_a_time, attack, portions, query_of
 from robusteval.tasks.predict import right
 from robusteval.tasks.task import Context, Outcomes
 
 
 class Stage(NamedTuple):
-    """An attack of several, with its name in records: parts of one kind share the first word of it.
+    """An attack of several, with its name in records.
 
     ``threat`` is what it may do, where that is less than the others may. ``exact``: its passes are float32 whatever the
-    context says; half precision is too coarse for a search that steps to the boundary itself.
+    context says; half precision is too coarse for a search that steps to the boundary itself. ``then``: searches that
+    follow, towards other classes or from other starts; see `robusteval.attacks.search.run`.
     """
 
     name: str
     search: Search
     threat: Threat | None = None
     exact: bool = False
+    then: tuple[Search, ...] = ()
 
 
 def work(stages: Sequence[Stage]) -> int:
     """Steps that an image takes if nothing breaks it."""
-    return sum(stage.search.steps for stage in stages)
+    return sum(stage.search.steps * (1 + len(stage.then)) for stage in stages)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ def withstand(
     """
     assert len({stage.name for stage in stages}) == len(stages), "stages are told apart by their names"
     n, classes = len(data.labels), len(data.classes)
-    standing = np.zeros((1 + len(stages), n), dtype=np.bool_)
+    standing = np.empty((1 + len(stages), n), dtype=np.bool_)
     examples = torch.empty(min(keep, n), *data.images.shape[1:])
     passes = np.zeros(len(stages), dtype=np.int64)
 
@@ -97,23 +99,26 @@ def withstand(
             return torch.ones_like(labels, dtype=torch.bool)
         return right(model, images, labels, classes=classes, where=where, batch_size=context.batch_size)
 
+    lanes = [(number, search) for number, stage in enumerate(stages) for search in (stage.search, *stage.then)]
     for portion in portions(data, context):
         few = max(keep - portion.rows.start, 0)
         part = context.draft.read(f"{key} {portion}") or _untouched(portion, stands(portion.x, portion.y), stages, few)
-        context.progress.advance(work(stages[: int(part["done"])]) * len(portion.y))
-        for number in range(int(part["done"]), len(stages)):
+        context.progress.advance(sum(search.steps for _, search in lanes[: int(part["done"])]) * len(portion.y))
+        while int(part["done"]) < len(lanes):
+            done, alive = int(part["done"]), torch.from_numpy(part["standing"][-1]).to(context.device)
+            number, search = lanes[done]
+            together = max(at_a_time(context) // max(int(alive.sum()), 1), 1)
+            then = [other for at, other in lanes[done + 1 : done + together] if at == number]
             stage = stages[number]
             query = query_of(model, context, exact=stage.exact)
-            alive = torch.from_numpy(part["standing"][number]).to(context.device)
             ball, early = stage.threat or threat, not context.hardest
-            made = attack(stage.search, query, portion, alive, ball, context, early=early)
-            after = part["standing"].copy()
-            after[number + 1] = alive.masked_scatter(alive, stands(made, portion.y[alive])).cpu().numpy()
-            broken = torch.from_numpy(~after[number + 1]).to(context.device)
-            spent = part["passes"].copy()
-            spent[number] = query.forward + query.backward
-            kept = _kept(model, portion, torch.from_numpy(part["examples"]), made, alive, broken)
-            part = {"standing": after, "examples": kept, "passes": spent, "done": np.array(number + 1)}
+            made = attack(search, query, portion, alive, ball, context, then=then, early=early)
+            left = alive.masked_scatter(alive, stands(made, portion.y[alive]))
+            after, spent = part["standing"].copy(), part["passes"].copy()
+            after[number + 1 :] = left.cpu().numpy()
+            spent[number] += query.forward + query.backward
+            kept = _kept(model, portion, torch.from_numpy(part["examples"]), made, alive, ~left)
+            part = {"standing": after, "examples": kept, "passes": spent, "done": np.array(done + 1 + len(then))}
             context.draft.write(f"{key} {portion}", part)
         standing[:, portion.rows] = part["standing"]
         examples[portion.rows] = torch.from_numpy(part["examples"])
@@ -125,9 +130,8 @@ def withstand(
 
 
 def _untouched(portion: Portion, clean: Tensor, stages: Sequence[Stage], keep: int) -> dict[str, npt.NDArray[Any]]:
-    """What is drafted of a portion: who stood before and after each stage, examples, passes, stages done."""
-    standing = np.zeros((1 + len(stages), len(portion.y)), dtype=np.bool_)
-    standing[0] = clean.cpu().numpy()
+    """What is drafted of a portion: who stood before and after each stage so far, examples, passes, searches done."""
+    standing = np.tile(clean.cpu().numpy(), (1 + len(stages), 1))
     passes = np.zeros(len(stages), dtype=np.int64)
     return {"standing": standing, "examples": portion.x[:keep].cpu().numpy(), "passes": passes, "done": np.array(0)}
 

@@ -43,7 +43,7 @@ def test_slots_and_shards_do_not_change_a_bit(search: Search, smooth: Make) -> N
     ("search", "forward", "backward"),
     [
         (CwSearch(rounds=3, iterations=7, stall=None), 21, 21),
-        (FabSearch("L2", None, 1, RNG, iterations=5, restarts=2, bisections=3), 1 + 2 * 10 + 3, 10),
+        (FabSearch("L2", None, 1, RNG, iterations=5, restarts=2, bisections=3), 1 + 2 * (5 + 1) + 3, 10),
     ],
 )
 def test_the_network_is_left_alone_and_what_is_asked_is_counted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robusteval.attacks import pgd, random_start
 from robusteval.attacks.apgd import ApgdSearch, Target
+from robusteval.attacks.fab import FabSearch
 from robusteval.attacks.geometry import distance
 from robusteval.attacks.pgd import PgdSearch
 from robusteval.attacks.search import Query, State, Threat, run
@@ -102,6 +104,134 @@ def check_refill(walk: Callable[..., Tensor] = run) -> None:
 
 def test_an_image_that_is_done_makes_room() -> None:
     check_refill()
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Hits images 100, 101, ... after so many steps, and adds an amount to them."""
+
+    lives: tuple[int, ...]
+    adds: float
+    steps: int = 4
+
+    def begin(self, query: Query, state: State) -> State:
+        lives = torch.tensor(self.lives)[state["index"] - 100]
+        return {**state, "lives": lives, "adds": torch.full_like(state["x"], self.adds)}
+
+    def step(self, query: Query, state: State) -> State:
+        query.logits(state["x"])
+        hit = state["step"] + 1 == state["lives"]
+        return {**state, "hit": hit, "example": state["x"] + state["adds"]}
+
+
+LANES = (Lane((2, 9, 9, 2), 0.1), Lane((1, 3, 9, 9), 0.4), Lane((1, 1, 9, 9), 0.2))
+"""The first image is hit by its later lanes before the first, the second by the third before the second."""
+
+
+def check_lanes(walk: Callable[..., Tensor] = run) -> None:
+    """By hand. The third image is hit by none, and is nearest to an error where the second lane has left it.
+
+    Rows (lane, image) in four slots: 00 01 02 03 twice, 01 02 11 12 twice, 11 12 21 22, 12 22, 22 twice. In 12: all,
+    00 01 02 03 11 12 13 22 23, 01 02 11 12 22, 01 02 12 22.
+    """
+    x, y, index = torch.tensor([0.1, 0.2, 0.05, 0.4]).view(4, 1, 1, 1), torch.zeros(4).long(), torch.arange(4) + 100
+    for slots, passes in ((1, [1] * 23), (4, [4, 4, 4, 4, 4, 2, 1, 1]), (12, [12, 9, 5, 4])):
+        left: list[int] = []
+        query = Query(Threshold(), rows=1)
+        found = walk(LANES[0], query, x, y, index, then=LANES[1:], slots=slots, stepped=left.append)
+        torch.testing.assert_close(found.flatten(), torch.tensor([0.2, 0.6, 0.45, 0.5]))
+        assert sum(left) == 4 * 3 * 4
+        assert query.forward == sum(passes) + 4  # in the end 01, 02, 12 and 22 are looked at
+    query = Query(Threshold(), rows=1)
+    found = walk(LANES[0], query, x, y, index, then=LANES[1:], slots=12, early=False)
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.5, 0.6, 0.45, 0.8]))  # as if nothing were seen
+    assert query.forward == 12 * 4 + 12
+
+
+def test_lanes_of_an_image_are_as_if_one_came_after_another() -> None:
+    check_lanes()
+
+
+def one_after_another(searches: list[Any], query: Query, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+    """Each image on its own: the example of the first search that breaks it; else the one of the least margin."""
+    found = []
+    for i in range(len(x)):
+        row = slice(i, i + 1)
+        margins, examples = [], []
+        for search in searches:
+            example = run(search, query, x[row], y[row], index[row], slots=1)
+            with torch.no_grad():
+                logits = query.model(example)[0]
+            others = [logits[k].item() for k in range(len(logits)) if k != y[i]]
+            examples.append(example)
+            margins.append(math.inf if torch.equal(example, x[row]) else logits[y[i]].item() - max(others))
+            if margins[-1] < 0:
+                break
+        found.append(examples[min(range(len(margins)), key=margins.__getitem__)])
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_slots_and_lanes_change_no_bit(norm: Norm, precision: str) -> None:
+    model, (x, y, index) = net(), images(16)
+    threat = Threat(norm, 0.015 if norm == "Linf" else 0.3)
+    for searches in (
+        [ApgdSearch(threat, 6, RNG.at(rank), Target(rank)) for rank in (1, 2, 3, 4)],
+        [PgdSearch(threat, threat.epsilon / 4, 6, RNG.at(restart)) for restart in range(3)],
+        [FabSearch(norm, threat.epsilon, rank, RNG, 6, bisections=0) for rank in (1, 2, 3, 4)],
+    ):
+        query = Query(model, precision=precision)
+        expected = one_after_another(searches, query, x, y, index)
+        assert 0.1 < wrong(model, expected, y).double().mean() < 0.9
+        for slots in (1, 16, 250):
+            found = run(searches[0], query, x, y, index, then=searches[1:], slots=slots)
+            assert torch.equal(found, expected)
+        rows = index[1::3]
+        assert torch.equal(run(searches[0], query, x[rows], y[rows], rows, then=searches[1:]), expected[rows])
+
+
+def test_few_images_fill_the_slots_with_later_lanes() -> None:
+    """Ten images that withstand nine targets take as many passes as ninety images do."""
+    model, (x, y, index) = Flat("rounded"), images(10)
+    y = model(x).argmax(dim=1)
+    searches = [PgdSearch(Threat("Linf", 1e-4), 1e-4, 5, RNG.at(restart)) for restart in range(9)]
+    query = Query(model)
+    run(searches[0], query, x, y, index, then=searches[1:])
+    assert query.backward == 5 * (64 + 32)
+
+
+def test_searches_that_step_differently_share_no_batch() -> None:
+    x, y, index = images(2)
+    one, other = (PgdSearch(Threat("Linf", 0.1), 0.1, steps, RNG) for steps in (2, 3))
+    with pytest.raises(AssertionError, match="share no batch"):
+        run(one, Query(net()), x, y, index, then=[other])
+
+
+@dataclass(frozen=True)
+class Leaps:
+    """A `Countdown` of which each call takes three steps, or as many as are left."""
+
+    steps: int = 8
+
+    def begin(self, query: Query, state: State) -> State:
+        return state
+
+    def step(self, query: Query, state: State) -> State:
+        taken = (state["step"] + 3).clamp(max=self.steps)
+        return {**state, "step": taken, "hit": taken >= state["y"], "example": state["x"] + taken.view(-1, 1, 1, 1)}
+
+
+def check_leaps(walk: Callable[..., Tensor] = run) -> None:
+    x, y = torch.zeros(4, 1, 1, 1), torch.tensor([1, 5, 8, 9])
+    left: list[int] = []
+    found = walk(Leaps(), Query(nn.Flatten()), x, y, torch.arange(4), stepped=left.append)
+    assert found.flatten().tolist() == [3, 6, 8, 8]
+    assert left == [4 * 3 + 5, 3 * 3 + 2, 2 * 2]
+
+
+def test_a_search_may_take_several_steps_at_once() -> None:
+    check_leaps()
 
 
 def test_no_images() -> None:
@@ -376,7 +506,22 @@ MUTANTS = {
     "a step too many": ('state["step"] >= search.steps', 'state["step"] > search.steps'),
     "no refill": ("if len(rows) < slots and", "if not len(rows) and"),
     "no early exit": ("            if early:", "            if not early:"),
-    "numbers from 0": ("y[new], index[new]", "y[new], new"),
+    "numbers from 0": ("y[images], index[images]", "y[images], images"),
+    "labels of other images": ("x[images], y[images]", "x[images], y[: len(images)]"),
+    "one search for all lanes": ("_begun(lanes[lane],", "_begun(lanes[0],"),
+    "lanes do not wait for room": ("[: slots - len(rows)]", ""),
+    "later lanes begin after a hit": ("waiting[waiting // n < first[waiting % n]]", "waiting"),
+    "later lanes stay after a hit": ("done |= rows // n >= first[rows % n]", "done |= rows // n == first[rows % n]"),
+    "earlier lanes leave after a hit": (
+        "done |= rows // n >=",
+        "done |= (first[rows % n] < len(lanes)) | rows // n >=",
+    ),
+    "the last lane that hits": ('"amin")', '"amax", include_self=False)'),
+    "spared lanes are not told": ("(until - entered - len(new)) * search.steps", "0"),
+    "the first lane in any case": ("lead.argmax(dim=0)", "lead.argmax(dim=0) * 0"),
+    "the furthest from an error": ("near = -margin(", "near = margin("),
+    "errors are as good as nothing": ("!= label] = torch.inf", "!= label] = -torch.inf"),
+    "one step a call": ('if state["step"] is step:', 'if state["step"] is not None:'),
     "half precision is believed": ('if query.precision == "float32" or', "if True or"),
     "the network as it is": ('attack_mode(query.model, "eval")', 'attack_mode(query.model, "train")'),
     "precision as it is": (", true_float32():", ":"),
@@ -388,5 +533,7 @@ def test_a_planted_mistake_is_found(name: str, planted: Plant) -> None:
     mistaken = planted(run, *MUTANTS[name])
     with pytest.raises(AssertionError):
         check_refill(mistaken)
+        check_lanes(mistaken)
+        check_leaps(mistaken)
         check_half_precision(mistaken)
         check_caller(mistaken)

@@ -137,42 +137,40 @@ def test_the_standard_ensemble_is_what_its_paper_says(
         "epsilon": "8/255",
         "attack": "standard",
     }
-    ranks = range(1, 10)
-    names = ["apgd-ce", *(f"apgd-t {i}" for i in ranks), *(f"fab-t {i}" for i in ranks), "square"]
-    assert [stage.name for stage in made] == names
-    first, targeted, fab, last = made[0].search, made[1:10], made[10:19], made[19].search
+    assert [stage.name for stage in made] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert [stage.exact for stage in made] == [False, False, True, False]
+    (first,), targeted, fab, (last,) = ((stage.search, *stage.then) for stage in made)
     threat = Threat("Linf", 8 / 255)
     assert isinstance(first, ApgdSearch)
     assert (first.threat, first.iterations, first.loss) == (threat, 100, cross_entropy)
-    for rank, stage in enumerate(targeted, 1):
-        assert isinstance(stage.search, ApgdSearch)
-        assert (stage.search.threat, stage.search.iterations, stage.search.loss) == (threat, 100, Target(rank))
-    for rank, stage in enumerate(fab, 1):
-        search = stage.search
+    assert (len(targeted), len(fab)) == (9, 9)
+    for rank, search in enumerate(targeted, 1):
+        assert isinstance(search, ApgdSearch)
+        assert (search.threat, search.iterations, search.loss) == (threat, 100, Target(rank))
+    for rank, search in enumerate(fab, 1):
         assert isinstance(search, FabSearch)
         assert (search.norm, search.epsilon, search.rank) == ("Linf", 8 / 255, rank)
         assert (search.iterations, search.restarts, search.bisections) == (100, 1, 0)
     assert isinstance(last, SquareSearch)
     assert (last.threat, last.steps, last.p) == (threat, 5000, 0.8)
-    draws = [search.rng.key for search in (stage.search for stage in made) if hasattr(search, "rng")]
+    draws = [search.rng.key for search in (first, *targeted, *fab, last)]
     assert len(set(draws)) == 20
 
     made.clear()
     found, _ = measured(AutoAttack(epsilon="8/255", steps=50), network(), data, context)
     assert found.where["attack"] == "apgd-ce apgd-t fab-t square"
     assert (found.where["steps"], found.where["queries"]) == (50, 5000)
-    assert len(made) == 1 + 4 + 4 + 1  # five classes have four wrong ones
+    assert [1 + len(stage.then) for stage in made] == [1, 4, 4, 1]  # five classes have four wrong ones
 
     made.clear()
     measured(Apgd(loss="dlr", restarts=3, steps=7), network(), data, context)
-    assert [stage.name for stage in made] == ["apgd-dlr 0", "apgd-dlr 1", "apgd-dlr 2"]
-    assert all(isinstance(stage.search, ApgdSearch) and stage.search.loss is logit_ratio for stage in made)
-    assert len({stage.search.rng.key for stage in made}) == 3
+    assert [stage.name for stage in made] == ["apgd-dlr"]
+    restarts = (made[0].search, *made[0].then)
+    assert all(isinstance(search, ApgdSearch) and search.loss is logit_ratio for search in restarts)
+    assert len({search.rng.key for search in restarts}) == 3
 
 
-def test_restarts_that_share_a_name_are_all_counted(
-    network: Callable[[], nn.Module], data: ImageSet, context: Context
-) -> None:
+def test_all_restarts_are_counted(network: Callable[[], nn.Module], data: ImageSet, context: Context) -> None:
     one, all_of_them = (
         measured(Apgd(epsilon=0.02, steps=2, restarts=restarts), network(), data, context)[1] for restarts in (1, 6)
     )

@@ -31,11 +31,11 @@ class Moves:
     steps: int = 1
 
     def begin(self, query: Query, state: State) -> State:
-        return state
+        chosen = (state["index"] % self.of == 0).view(-1, 1, 1, 1)
+        return state | {"moved": torch.where(chosen, state["x"] + self.amount, state["x"])}
 
     def step(self, query: Query, state: State) -> State:
-        chosen = (state["index"] % self.of == 0).view(-1, 1, 1, 1)
-        return state | {"example": torch.where(chosen, state["x"] + self.amount, state["x"])}
+        return state | {"example": state["moved"]}
 
 
 class Bright(nn.Module):
@@ -60,6 +60,7 @@ def grey() -> ImageSet:
 
 
 STAGES = [Stage("none", Moves(0.0)), Stage("thirds", Moves(0.04, of=3)), Stage("halves", Moves(0.04, of=2))]
+TOGETHER = [Stage("none", Moves(0.0)), Stage("both", Moves(0.04, of=3), then=(Moves(0.04, of=2),))]
 
 
 def test_each_stage_meets_those_left_standing_and_breaks_for_good(grey: ImageSet, context: Context) -> None:
@@ -95,29 +96,54 @@ def test_portions_change_nothing(
     assert torch.equal(small.examples, whole.examples)
 
 
-@pytest.mark.parametrize("survive", range(9))
-def test_an_interrupted_attack_goes_on_where_it_was(
-    survive: int, grey: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch, notes: Any, counting: Any
+@pytest.mark.parametrize("fills", [1, 16])
+def test_searches_of_a_stage_break_what_they_break_in_turn(
+    fills: int, grey: ImageSet, context: Context, monkeypatch: pytest.MonkeyPatch, notes: Any
 ) -> None:
     monkeypatch.setattr(portions, "SLOTS", 16)
-    monkeypatch.setattr(portions, "FILLS", 2)  # portions of 32, 32 and 6 images, three stages each
-    whole = withstand(Bright(), grey, STAGES, THREAT, context, key="k", keep=40, where="main")
+    monkeypatch.setattr(portions, "FILLS", fills)
+    apart = withstand(Bright(), grey, STAGES, THREAT, context, key="k", keep=40, where="main")
+    notes.survive = 1000
+    stand = withstand(Bright(), grey, TOGETHER, THREAT, replace(context, draft=notes), key="k", keep=40, where="main")
+    np.testing.assert_array_equal(stand.clean, apart.clean)
+    np.testing.assert_array_equal(stand.robust, apart.robust)
+    np.testing.assert_array_equal(stand.after["none"], apart.after["none"])
+    np.testing.assert_array_equal(stand.after["both"], apart.after["halves"])
+    assert torch.equal(stand.examples, apart.examples)
+    # Drafts: of each search where it fills a portion; of all together for fewer images, here for the last, all wrong.
+    assert 1000 - notes.survive == (4 * 3 + 2 if fills == 1 else 2)
+
+
+@pytest.mark.parametrize("stages", [STAGES, TOGETHER], ids=["apart", "together"])
+@pytest.mark.parametrize("survive", range(8))
+def test_an_interrupted_attack_goes_on_where_it_was(
+    stages: list[Stage],
+    survive: int,
+    grey: ImageSet,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    notes: Any,
+    counting: Any,
+) -> None:
+    monkeypatch.setattr(portions, "SLOTS", 16)
+    monkeypatch.setattr(portions, "FILLS", 2)  # portions of 32, 32 and 6 images, three searches each
+    whole = withstand(Bright(), grey, stages, THREAT, context, key="k", keep=40, where="main")
     notes.survive, first = survive, Bright()
     with pytest.raises(KeyboardInterrupt):
-        withstand(first, grey, STAGES, THREAT, replace(context, draft=notes), key="k", keep=40, where="main")
+        withstand(first, grey, stages, THREAT, replace(context, draft=notes), key="k", keep=40, where="main")
     notes.survive = 1000
     again = Bright()
     rest = replace(context, draft=notes, progress=counting)
-    stand = withstand(again, grey, STAGES, THREAT, rest, key="k", keep=40, where="main")
+    stand = withstand(again, grey, stages, THREAT, rest, key="k", keep=40, where="main")
     np.testing.assert_array_equal(stand.robust, whole.robust)
     assert all(np.array_equal(stand.after[name], whole.after[name]) for name in whole.after)
     assert torch.equal(stand.examples, whole.examples)
     assert counting.done == 3 * 70
     complete = Bright()
-    withstand(complete, grey, STAGES, THREAT, context, key="k", keep=40, where="main")
+    withstand(complete, grey, stages, THREAT, context, key="k", keep=40, where="main")
     if survive >= 1:
         assert len(again.batches) < len(complete.batches)
-    another = withstand(Bright(), grey, STAGES[:1], THREAT, rest, key="other", where="main")
+    another = withstand(Bright(), grey, stages[:1], THREAT, rest, key="other", where="main")
     assert another.robust.sum() == 64  # another key, nothing taken over
 
 
