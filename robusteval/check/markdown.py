@@ -7,8 +7,8 @@ from pathlib import Path
 
 from robusteval.check.gate import Finding, Gate
 from robusteval.check.words import headline, interval
-from robusteval.comparison.markdown import escaped
 from robusteval.errors import UserError
+from robusteval.report.escaping import escaped
 from robusteval.report.text import clean, percent
 
 MOST = 300

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from cyclopts import Parameter
 
 from robusteval.cli.arguments import RESULTS, Flag, Json, Out
 from robusteval.cli.output import line, results
@@ -18,9 +20,10 @@ from robusteval.store import StoredRun, find_runs
 
 def compare(
     a: str,
-    b: str,
+    b: str | None = None,
     /,
     *,
+    branch: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     out: Out = RESULTS,
     corruptions: Flag = False,
     as_json: Json = False,
@@ -33,19 +36,29 @@ def compare(
     folders with several, the same data set, architecture, label and seed face each other. Numbers that are not of the
     same thing (other images, attack, corruptions or task version, doubtful ones) are shown but never subtracted.
 
+    The BatchNorm branches that are deployed face each other, and apart from them the others of one name. `--branch`
+    compares others: given once, the branch of that name of A and B; given twice, that of A and that of B, which may
+    then be left out, to compare two branches of A.
+
     Runs that cannot be read are named and left out; the exit code is then 1. It does not depend on what is better or
     worse: that is for `robusteval check`.
 
     Args:
         a: What to compare.
         b: What to compare it with.
+        branch: BatchNorm branch, by default the one that the run deploys; a second one is B's.
         corruptions: Show each corruption, over its severities, beside the mean.
         markdown: Print Markdown, for a comment on a pull request.
     """
     if as_json and markdown:
         raise UserError("compare: --json and --markdown ask for different things; allowed: one of them")
+    if len(branch) > 2:
+        raise UserError(f"--branch: given {len(branch)} times; allowed: once, or twice, for A and for B")
+    if b is None and len({*branch}) < 2:
+        raise UserError("compare: what is A to be compared with?; allowed: B, or two branches of A by --branch, twice")
     shelf = _Shelf()
-    first, second = shelf.pick(a, out), shelf.pick(b, out)
+    first = shelf.pick(a, out)
+    second = first if b is None else shelf.pick(b, out)
     if not first.runs or not second.runs:
         return skipped(shelf.refused.values())
     from robusteval import comparison
@@ -54,15 +67,19 @@ def compare(
     # Results hold what belongs together by name; what was named, or has one name, is meant as a whole.
     alone = all(len(found) == 1 for found in labels)
     results_of_one = labels[0] == labels[1] and (first.results or second.results)
+    by: comparison.By = "side" if alone and not results_of_one else "cell"
     found = comparison.compare(
         first.runs,
         second.runs,
-        by="side" if alone and not results_of_one else "cell",
+        by=by,
+        branches=(branch[0], branch[-1]) if branch else (None, None),
         beside=shelf.seen,
         each_corruption=corruptions,
     )
     if not found.pairs:
-        raise UserError(f"compare: nothing in {a} has the data set, architecture, label and seed of anything in {b}")
+        like = "data set and architecture" if by == "side" else "data set, architecture, label and seed"
+        hint = "" if by == "side" else "; allowed: also ids or labels, which need not be alike"
+        raise UserError(f"compare: nothing in {a} has the {like} of anything in {b or a}{hint}")
     if as_json:
         line(comparison.as_json(found))
     elif markdown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -47,6 +48,6 @@ def errors() -> Console:
 
 
 def results() -> Console:
-    """The console on standard output; wide where it is no terminal, so that nothing is cut in a pipe."""
+    """The console on standard output; in a pipe as wide as COLUMNS says, else so wide that nothing is cut."""
     console = Console()
-    return console if console.is_terminal else Console(width=200)
+    return console if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else Console(width=200)

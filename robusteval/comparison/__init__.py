@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from robusteval.comparison.branches import Facing
 from robusteval.comparison.cautions import Caution
 from robusteval.comparison.changes import Change, Section
 from robusteval.comparison.compared import Comparison, Pair, compare
@@ -29,6 +30,7 @@ __all__ = [
     "Change",
     "Comparison",
     "Expense",
+    "Facing",
     "Matching",
     "Pair",
     "ScoreLine",

@@ -38,10 +38,11 @@ def differences(first: Reading, second: Reading) -> list[Caution]:
         second: B's, of the same column, or of one that takes its place.
     """
     found = _quantities(first.column, second.column)
+    # What all tasks have in common does not name one: it is then said once.
     parts: tuple[tuple[str, str, Callable[[Basis], object]], ...] = (
-        ("Different images", "the test images differ (digest {})", lambda basis: basis.digest),
-        ("Different numbers of images", "the number of test images differs ({})", lambda basis: basis.n),
-        ("Different task version", "the task's version differs ({})", lambda basis: basis.version),
+        ("Different images", "the test images differ (digest {told})", lambda basis: basis.digest),
+        ("Different numbers of images", "the number of test images differs ({told})", lambda basis: basis.n),
+        ("Different task version", "{task}: the task's version differs ({told})", lambda basis: basis.version),
     )
     ours, theirs = first.bases, second.bases
     if not found and len({basis.cells for basis in ours | theirs if basis.cells}) > 1:
@@ -52,13 +53,20 @@ def differences(first: Reading, second: Reading) -> list[Caution]:
             values = [{part(basis) for basis in side if basis.task == task} for side in (ours, theirs)]
             if all(values) and len(values[0] | values[1]) > 1:
                 told = _versus(*(_listed(str(value)[:12] for value in side) for side in values))
-                found.append(Caution(topic, f"{clean(task, 30)}: {text.format(told)}."))
+                found.append(Caution(topic, f"{text.format(task=clean(task, 30), told=told)}."))
         found += _options(
             task, ours, theirs, known={key for side in (first, second) for key, _ in side.column.measured[2]}
         )
-    for name, side in (("A", first), ("B", second)):
-        found += [Caution("Doubtful number", f"{name}: {clean(doubt, 300).rstrip('.')}.") for doubt in side.flagged]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *doubts(first, second)]))
+
+
+def doubts(first: Reading, second: Reading) -> list[Caution]:
+    """What the checks of attacks found against the numbers of two sides."""
+    return [
+        Caution("Doubtful number", f"{name}: {clean(doubt, 300).rstrip('.')}.")
+        for name, side in (("A", first), ("B", second))
+        for doubt in side.flagged
+    ]
 
 
 def _quantities(first: Column, second: Column) -> list[Caution]:

@@ -46,10 +46,13 @@ def changes(first: Side, second: Side, rows: tuple[Sequence[Row], Sequence[Row]]
     Args:
         first: A.
         second: B.
-        rows: their rows with the scores that are compared: only the tasks behind those count.
+        rows: their rows with the scores that are compared: only the tasks behind those count, and of them those that
+            judged both sides. What judged one alone is missing in the scores of the other.
     """
     runs = [[stored.run for stored in side.runs] for side in (first, second)]
-    tasks = [_judges(side) for side in rows]
+    judges = [_judges(side) for side in rows]
+    both = {task.task for task in judges[0]} & {task.task for task in judges[1]}
+    tasks = [[task for task in side if task.task in both] for side in judges]
     parts: tuple[tuple[str, Callable[[int], Facts]], ...] = (
         ("Configuration", lambda side: _facts(map(_configuration, runs[side]))),
         ("Options", lambda side: _facts(flattened(run.options) for run in runs[side])),

@@ -20,6 +20,7 @@ def as_json(comparison: Comparison) -> str:
         "schema_version": SCHEMA,
         "level": comparison.level,
         "tests": comparison.tests,
+        "tests_of_other_branches": comparison.tests_of_others,
         "pairs": [_pair(pair) for pair in comparison.pairs],
         "only_in_a": [_run(stored) for stored in comparison.only_first],
         "only_in_b": [_run(stored) for stored in comparison.only_second],
@@ -33,7 +34,12 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "a": _side(pair.first),
         "b": _side(pair.second),
         "same_weights": pair.same_weights,
+        "branches": {"a": pair.first.branch, "b": pair.second.branch},
         "scores": [_sides(asdict(line)) for line in pair.scores],
+        "other_branches": [
+            {"a": one.first, "b": one.second, "scores": [_sides(asdict(line)) for line in one.scores]}
+            for one in pair.others
+        ],
         "costs": [_sides(asdict(cost)) for cost in pair.costs],
         "changes": [
             {"title": section.title, "changes": [_sides(asdict(change)) for change in section.changes]}

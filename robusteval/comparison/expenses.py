@@ -104,7 +104,7 @@ def _teachers(first: Sequence[Row], second: Sequence[Row]) -> list[Caution]:
 
 
 def _machines(first: Sequence[Row], second: Sequence[Row]) -> list[Caution]:
-    """The cautions where seconds or bytes were not measured in the same way."""
+    """The caution where seconds or bytes were not measured in the same way."""
     parts: tuple[tuple[str, Callable[[Run, Cost], object], tuple[str, ...]], ...] = (
         ("device", lambda run, cost: cost.device, (SECONDS, MEMORY)),
         ("processor", lambda run, cost: run.provenance.cpu, (SECONDS,)),
@@ -117,10 +117,10 @@ def _machines(first: Sequence[Row], second: Sequence[Row]) -> list[Caution]:
     ]
     if not all(sides):
         return []
-    found = []
+    told, withheld = [], dict[str, None]()
     for name, part, concerned in parts:
         ours, theirs = (sorted({clean(part(run, cost), 60) for run, cost in side}) for side in sides)
         if len({*ours, *theirs}) > 1:
-            text = f"{name}: A {', '.join(ours)}; B {', '.join(theirs)}."
-            found.append(Caution("Different machines", text, concerned))
-    return found
+            told.append(f"{name} A {', '.join(ours)}, B {', '.join(theirs)}")
+            withheld |= dict.fromkeys(concerned)
+    return [Caution("Different machines", f"{'; '.join(told)}.", tuple(withheld))] if told else []

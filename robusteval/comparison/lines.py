@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from robusteval.comparison.cautions import Caution, differences
+from robusteval.comparison.cautions import Caution, differences, doubts
 from robusteval.comparison.readings import Cell, Outcomes, Reading, cells, corruptions, read
 from robusteval.records import Measurement
 from robusteval.report.board.columns import Column, Kind
@@ -79,16 +79,18 @@ def score_lines(
     *,
     each_corruption: bool,
     level: float,
+    apart: str = "",
 ) -> Lines:
     """The lines of two sides in the order of the columns, before `corrected`.
 
     Args:
-        first: A's rows, one a run.
+        first: A's rows, one a run, all of one branch.
         second: B's.
         shown: the columns that they share.
         outcomes: where outcomes of images are read.
         each_corruption: whether the corruptions behind a mean have lines of their own.
         level: the coverage of intervals, in (0, 1).
+        apart: the name of the branch, if cautions are to tell its scores from those of another.
     """
     scores: list[ScoreLine] = []
     cautions: list[Caution] = []
@@ -96,7 +98,8 @@ def score_lines(
         one, two = read(first, ours), read(second, theirs)
         label = ours.label if ours.label == theirs.label else f"{ours.label} / {theirs.label}"
         line = ScoreLine(ours.key, label, ours.kind, one.value, two.value)
-        line, found = _judged(line, one, two, outcomes, level)
+        told = f"{label} ({clean(apart, 60)})" if apart else label
+        line, found = _judged(line, one, two, outcomes, level, told=told)
         scores.append(line)
         cautions += found
         if each_corruption and ours.kind == "corruption":
@@ -122,31 +125,51 @@ def _facing(first: Sequence[Row], second: Sequence[Row], shown: Sequence[Column]
 
 
 def _judged(
-    line: ScoreLine, one: Reading, two: Reading, outcomes: Outcomes, level: float
+    line: ScoreLine, one: Reading, two: Reading, outcomes: Outcomes, level: float, *, told: str
 ) -> tuple[ScoreLine, list[Caution]]:
+    """The line with its verdict or test, and the cautions about the score, which they call ``told``."""
     if one.value is None or two.value is None:
         lacking = [(name, side.note) for name, side in (("A", one), ("B", two)) if side.value is None]
         reason = "; ".join(f"not measured in {name}" + (f" ({note})" if note else "") for name, note in lacking)
-        return replace(line, reason=reason), []
+        return replace(line, reason=reason), [caution._replace(scores=(told,)) for caution in doubts(one, two)]
     why = differences(one, two)
     if why:
-        told = [caution._replace(scores=(line.label,)) for caution in why]
         topics = ", ".join(dict.fromkeys(caution.topic.lower() for caution in why))
-        return replace(line, verdict="not comparable", reason=topics), told
+        about = [caution._replace(scores=(told,)) for caution in why]
+        return replace(line, verdict="not comparable", reason=topics), about
     cautions = [
-        Caution("Missing seeds", f"{name}: {len(side.rows)} of {side.asked} runs have {clean(line.label, 60)}.")
+        Caution("Missing seeds", f"{name}: {len(side.rows)} of {side.asked} runs have {clean(told, 120)}.")
         for name, side in (("A", one), ("B", two))
         if len(side.rows) < side.asked
     ]
     samples = outcomes.of(one), outcomes.of(two)
     scores = [None if sample is None else sample.scores for sample in samples]
-    return _tested(line, scores[0], scores[1], level), cautions
+    return _tested(line, scores[0], scores[1], level, together=_together(one, two)), cautions
+
+
+def _together(one: Reading, two: Reading) -> bool:
+    """Whether both are of the very same trainings, as two branches of one network are."""
+    ours, theirs = ([row.stored.folder.resolve() for row in side.rows] for side in (one, two))
+    return ours == theirs
 
 
 def _tested(
-    line: ScoreLine, first: npt.NDArray[Any] | None, second: npt.NDArray[Any] | None, level: float
+    line: ScoreLine,
+    first: npt.NDArray[Any] | None,
+    second: npt.NDArray[Any] | None,
+    level: float,
+    *,
+    together: bool,
 ) -> ScoreLine:
-    """The line with the difference and its test; ``verdict`` is left to `corrected` where there is one."""
+    """The line with the difference and its test; ``verdict`` is left to `corrected` where there is one.
+
+    Args:
+        line: so far.
+        first: A's scores (seeds, n); None if they were not kept.
+        second: B's.
+        level: the coverage of the interval, in (0, 1).
+        together: whether each seed of A is the same training as that of B, so that seeds are paired as images are.
+    """
     assert line.first is not None
     assert line.second is not None
     shown = line.first, line.second
@@ -161,7 +184,7 @@ def _tested(
         line = replace(line, low=found.interval.low, high=found.interval.high, p=found.p, test="McNemar, exact")
         line = replace(line, first_only=found.second_only, second_only=found.first_only)
     else:
-        scores = (second, first)
+        scores = (second.astype(np.float64) - first, np.zeros((1, n))) if together and seeds > 1 else (second, first)
         pairs = compare_seeds(scores, level=level) if seeds > 1 else compare_scores(np.concatenate(scores), level=level)
         low, high = float(pairs.low[0, 1]), float(pairs.high[0, 1])
         ends = (None, None) if np.isnan(low) else (max(low, -1.0), min(high, 1.0))
@@ -194,7 +217,8 @@ def _of_corruptions(
         elif mean.verdict == "not comparable":
             yield replace(line, verdict="not comparable", reason=mean.reason)
         else:
-            yield _tested(line, outcomes.of_corruption(one, name), outcomes.of_corruption(two, name), level)
+            samples = outcomes.of_corruption(one, name), outcomes.of_corruption(two, name)
+            yield _tested(line, *samples, level, together=_together(one, two))
 
 
 def _mean(runs: Sequence[Mapping[Cell, Measurement]]) -> float | None:
@@ -208,7 +232,7 @@ def corrected(lines: Sequence[ScoreLine], *, level: float) -> list[ScoreLine]:
     """The lines with their verdicts, the p-values corrected for all of them together; of every score more is better.
 
     Args:
-        lines: from `score_lines`, of all pairs of the comparison.
+        lines: from `score_lines`: a family, all that answers one question.
         level: 1 less the probability of a single wrong verdict among all.
     """
     tested = {place: line.p for place, line in enumerate(lines) if line.p is not None}

@@ -89,8 +89,8 @@ def shared_columns(first: Side, second: Side) -> tuple[dict[Identity, str], tupl
 
 def rows_of(
     side: Side, named: Mapping[Identity, str], shown: Sequence[Column], known: Sequence[StoredRun]
-) -> tuple[Row, ...]:
-    """A row for the deployed branch of each run that finished, or of each where none did.
+) -> dict[str, tuple[Row, ...]]:
+    """By branch, a row for each run that finished, or for each where none did; the side's own branch comes first.
 
     Args:
         side: the runs.
@@ -100,17 +100,16 @@ def rows_of(
     """
     done = [stored for stored in side.runs if stored.run.status == "done"] or list(side.runs)
     plain = [stored.run for stored in known]
-    return tuple(
-        Row(
-            "run",
-            stored,
-            stored.run.deployed,
-            run_scores(stored, named, shown).get(stored.run.deployed, {}),
-            cost_line(stored.run, plain),
-            (stored.run.seed,),
+    scores = [run_scores(stored, named, shown) for stored in done]
+    costs = [cost_line(stored.run, plain) for stored in done]
+    branches = [side.branch, *(name for stored in done for name in (stored.run.deployed, *stored.run.branches))]
+    return {
+        branch: tuple(
+            Row("run", stored, branch, own.get(branch, {}), cost, (stored.run.seed,))
+            for stored, own, cost in zip(done, scores, costs, strict=True)
         )
-        for stored in done
-    )
+        for branch in dict.fromkeys([*branches, *(name for own in scores for name in own)])
+    }
 
 
 def read(rows: Sequence[Row], column: Column) -> Reading:

@@ -25,9 +25,11 @@ class Side:
 
     Attributes:
         runs: by seed; at least one.
+        chosen: the BatchNorm branch that is looked at; None: the one that they deploy, and the others beside it.
     """
 
     runs: tuple[StoredRun, ...]
+    chosen: str | None = None
 
     @property
     def head(self) -> StoredRun:
@@ -38,6 +40,11 @@ class Side:
     def label(self) -> str:
         """What the configuration is called."""
         return self.head.run.label
+
+    @property
+    def branch(self) -> str:
+        """The BatchNorm branch that is looked at."""
+        return self.chosen or self.head.run.deployed
 
     @property
     def place(self) -> Place:

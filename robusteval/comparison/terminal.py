@@ -39,8 +39,10 @@ def as_terminal(comparison: Comparison) -> RenderableType:
 
 def _summary(comparison: Comparison) -> Iterator[RenderableType]:
     if len(comparison.pairs) > 1:
-        told = words.tally(line for pair in comparison.pairs for line in pair.scores)
-        yield Text(f"{len(comparison.pairs)} pairs; scores of B: {told}")
+        deployed, others = words.tallies(comparison)
+        yield Text(f"{len(comparison.pairs)} pairs; scores of B: {deployed}")
+        if others:
+            yield Text(f"Scores of B's other branches: {others}")
     for name, runs in words.alone(comparison):
         yield Text(f"Only in {name}: {', '.join(runs)}", style="yellow")
     if len(comparison.pairs) > 1:
@@ -58,15 +60,17 @@ def _pair(
 ) -> Iterator[RenderableType]:
     """The pair in full, but for what it shares with all others."""
     heading = Text(f"{'' if alone else chr(10)}{words.heading(pair)}", style="bold")
-    if pair.same_weights:
-        heading.append(f": the same weights{', the same numbers' if pair.same else ''}", style="not bold")
+    if words.sameness(pair):
+        heading.append(f": {words.sameness(pair)}", style="not bold")
     yield heading
-    for name, which in zip("AB", words.runs(pair), strict=True):
+    for name, which in words.runs(pair).items():
         yield Text(f"{name}: {which}", style="dim")
     yield from _cautions(one for one in pair.cautions if one not in everywhere)
     yield Text("")
-    yield from (_scores(pair.scores) if pair.scores else Text("Neither was judged."), Text(""))
-    yield _costs(pair.costs)
+    yield _scores(pair) if pair.scores else Text("Neither was judged.")
+    yield from _alone(pair)
+    if not pair.same_runs:
+        yield from (Text(""), _costs(pair.costs))
     yield from _changes(without(pair.changes, shared))
 
 
@@ -89,8 +93,29 @@ def _grid(*headings: str, left: Sequence[int] = (0,), min_width: int = 10, gap: 
     return table
 
 
-def _scores(lines: Sequence[ScoreLine]) -> Table:
+def _scores(pair: Pair) -> Table:
     table = _grid("Score", "A", "B", "B - A", "p", "Verdict", left=(0, 5), min_width=15, gap=1)
+    if words.deployed(pair):
+        table.add_row(Text(words.deployed(pair), style="bold"))
+    _add_scores(table, pair.scores)
+    for facing in pair.others:
+        if facing.both:
+            table.add_row("")
+            table.add_row(Text(f"Branch {clean(facing.name, 60)}", style="bold"))
+            _add_scores(table, facing.scores)
+    return table
+
+
+def _alone(pair: Pair) -> Iterator[Text]:
+    """The branches that only one side has, and how to compare them all the same."""
+    for facing in pair.others:
+        if not facing.both:
+            whose = "B" if facing.first is None else "A"
+            text = Text(f"\nBranch {clean(facing.name, 60)}, only {whose}: ", style="bold")
+            yield text.append(f"{words.values_alone(facing)}.", style="not bold")
+
+
+def _add_scores(table: Table, lines: Sequence[ScoreLine]) -> None:
     for line in lines:
         values = [Text(value).append(f"\n{count}" if count else "", style="dim") for value, count in _values(line)]
         change = Text(words.difference(line))
@@ -101,7 +126,6 @@ def _scores(lines: Sequence[ScoreLine]) -> Table:
             label.append(f"\n{words.remark(line)}", style="dim")
         verdict = Text(words.verdict(line), style=COLOURS.get(line.verdict, ""))
         table.add_row(label, *values, change, Text(words.probability(line.p_holm)), verdict)
-    return table
 
 
 def _values(line: ScoreLine) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from robusteval.comparison.branches import Facing
 from robusteval.comparison.cautions import shared
 from robusteval.comparison.compared import Comparison, Pair
 from robusteval.comparison.expenses import Amount
@@ -19,16 +20,18 @@ from robusteval.report.text import MISSING, clean, duration, factor, mebibytes, 
 
 LEGEND = (
     "Percent, and points of difference, B less A, with its paired {level} interval (of each score alone). p: after "
-    "Holm's correction over the {tests} of this comparison; it decides the verdict on B. only: images that only A or "
-    "only B gets right."
+    "Holm's correction over the {tests}; it decides the verdict on B. only: images that only A or only B gets right."
 )
 
 
 def legend(comparison: Comparison) -> str:
     """What the columns of scores mean."""
-    if not comparison.tests:
+    counts = (comparison.tests, comparison.tests_of_others)
+    if not any(counts):
         return "Percent, and points of difference, B less A. Nothing could be tested."
-    tests = f"{comparison.tests} test{'' if comparison.tests == 1 else 's'}"
+    deployed, others = (f"{count} test{'' if count == 1 else 's'}" for count in counts)
+    apart = f"{deployed} of deployed branches, and apart from them over the {others} of other branches"
+    tests = apart if counts[1] else f"{deployed} of this comparison"
     return LEGEND.format(level=f"{number(100 * comparison.level)} %", tests=tests)
 
 
@@ -99,7 +102,7 @@ def changed(found: Sequence[Any]) -> str:
 
 def _value(one: Any) -> str:
     if one is None:
-        return MISSING
+        return "none"
     if isinstance(one, float):
         return shown(one)
     text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
@@ -110,19 +113,49 @@ def title(pair: Pair) -> tuple[str, str]:
     """The names of both sides: labels, and what else tells them apart."""
     sides = (pair.first, pair.second)
     places = len({side.place for side in sides}) > 1
-    return _named(pair.first, placed=places), _named(pair.second, placed=places)
+    chosen = any(side.chosen for side in sides)
+    ours, theirs = (_named(side, placed=places, branched=chosen) for side in sides)
+    return ours, theirs
 
 
-def _named(side: Side, *, placed: bool) -> str:
+def _named(side: Side, *, placed: bool, branched: bool) -> str:
     where = f" ({' / '.join(clean(part, 40) for part in side.place)})" if placed else ""
-    return clean(side.label, 60) + where
+    branch = f", branch {clean(side.branch, 60)}" if branched else ""
+    return clean(side.label, 60) + where + branch
 
 
-def runs(pair: Pair) -> tuple[str, str]:
-    """Which runs both sides are: their ids, their folders where those are the same; or the seeds."""
+def runs(pair: Pair) -> dict[str, str]:
+    """Which runs the sides are: their ids, their folders where those are the same; or the seeds."""
+    if pair.same_runs:
+        return {"A and B": _which(pair.first, folders=True)}
     sides = [[stored.run.id for stored in side.runs] for side in (pair.first, pair.second)]
     folders = sides[0] == sides[1]
-    return _which(pair.first, folders=folders), _which(pair.second, folders=folders)
+    return {"A": _which(pair.first, folders=folders), "B": _which(pair.second, folders=folders)}
+
+
+def sameness(pair: Pair) -> str:
+    """What the networks of both sides have in common; empty if it is nothing."""
+    if not pair.same_weights:
+        return ""
+    if pair.first.branch != pair.second.branch:
+        return "two branches of the same network" + ("" if len(pair.first.runs) == 1 else "s")
+    return f"the same weights{', the same numbers' if pair.same else ''}"
+
+
+def deployed(pair: Pair) -> str:
+    """Which branches the scores are of, where that is to be told; else empty."""
+    ours, theirs = (clean(side.branch, 60) for side in (pair.first, pair.second))
+    if pair.first.chosen or pair.second.chosen:
+        return ""
+    if ours != theirs:
+        return f"Deployed: {ours} (A), {theirs} (B)"
+    return f"Deployed: {ours}" if any(facing.both for facing in pair.others) else ""
+
+
+def values_alone(facing: Facing) -> str:
+    """The scores of a branch that only one side has."""
+    values = ((line.label, line.second if facing.first is None else line.first) for line in facing.scores)
+    return ", ".join(f"{clean(label, 60)} {percent(value)}" for label, value in values if value is not None)
 
 
 def _which(side: Side, *, folders: bool) -> str:
@@ -151,8 +184,11 @@ def _cell(run: Run, *, placed: bool) -> str:
 def heading(pair: Pair) -> str:
     """The names of both sides, or the one that they share."""
     ours, theirs = title(pair)
-    same = (pair.first.label, pair.first.place) == (pair.second.label, pair.second.place)
-    return ours if same else f"{ours} (A) against {theirs} (B)"
+    one, two = ((side.label, side.place) for side in (pair.first, pair.second))
+    if one == two and pair.first.chosen != pair.second.chosen:
+        branches = (clean(side.branch, 60) for side in (pair.first, pair.second))
+        return "{}: {} (A), {} (B)".format(clean(pair.first.label, 60), *branches)
+    return ours if one == two else f"{ours} (A) against {theirs} (B)"
 
 
 def quiet(comparison: Comparison) -> list[Pair]:
@@ -164,20 +200,29 @@ def quiet(comparison: Comparison) -> list[Pair]:
 
 
 def overview(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The pairs by their scores: headings, and a row a pair with the differences and verdicts in a word."""
+    """The pairs by their scores: headings, and the differences with verdicts in a word, a row a pair and a branch."""
     labels = list(dict.fromkeys(line.label for pair in comparison.pairs for line in pair.scores if not line.corruption))
     places = len({pair.first.place for pair in comparison.pairs}) > 1
     rows = []
     for pair in comparison.pairs:
         where = f" ({' / '.join(clean(part, 40) for part in pair.first.place)})" if places else ""
-        own = {line.label: line for line in pair.scores}
-        rows.append([heading(pair) + where, *(_brief(own[label]) if label in own else MISSING for label in labels)])
+        every = {"": pair.scores} | {f", branch {clean(one.name, 60)}": one.scores for one in pair.others if one.both}
+        for branch, scores in every.items():
+            own = {line.label: line for line in scores}
+            cells = [_brief(own[label]) if label in own else MISSING for label in labels]
+            rows.append([heading(pair) + where + branch, *cells])
     return ["B less A", *labels], rows
 
 
 def _brief(line: ScoreLine) -> str:
     shown = {"better": " better", "worse": " worse"}.get(line.verdict, "")
     return line.verdict if line.difference is None else difference(line) + shown
+
+
+def tallies(comparison: Comparison) -> tuple[str, str]:
+    """The tally of the scores of the pairs, and that of their other branches; empty where no others face each other."""
+    beside = [line for pair in comparison.pairs for one in pair.others if one.both for line in one.scores]
+    return tally(line for pair in comparison.pairs for line in pair.scores), tally(beside) if beside else ""
 
 
 def tally(lines: Iterable[ScoreLine]) -> str:

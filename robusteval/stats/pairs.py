@@ -88,7 +88,7 @@ def mcnemar(
     assert b.min() >= 0 <= c.min(), "counts"
     fewer, all_of_them = np.minimum(b, c), b + c
     upto = bdtr(fewer, all_of_them, 0.5)
-    below = np.where(fewer > 0, bdtr(np.maximum(fewer - 1, 0), all_of_them, 0.5), 0.0)
+    below = np.where(fewer > 0, bdtr(np.maximum(fewer - 1, 0), all_of_them, 0.5), 0.0) if test == "mid" else upto
     p: Floats = np.minimum(2 * upto if test == "exact" else upto + below, 1.0)
     return p
 

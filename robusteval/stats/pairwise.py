@@ -56,7 +56,7 @@ def compare_scores(scores: npt.ArrayLike, *, level: float = 0.95) -> Pairwise:
     """The paired t test and t interval of the difference of means for every pair of rows.
 
     For scores of images that are not just right or wrong: means over corruptions, or `linear_h_scores`. Where the
-    differences of a pair do not vary, nothing is known of their spread: p is 1.
+    differences of a pair do not vary, t is no test (`_t_tests`): p is that of the signs of the images' differences.
 
     Args:
         scores: (rows, images) numbers, two images or more; the same images in the same order in all rows.
@@ -65,7 +65,8 @@ def compare_scores(scores: npt.ArrayLike, *, level: float = 0.95) -> Pairwise:
     values = np.asarray(scores, dtype=np.float64)
     assert values.ndim == 2, "rows of images"
     variance = _variance_of_differences(values)
-    return _t_tests(values.mean(axis=1), variance, np.full_like(variance, values.shape[1] - 1.0), level)
+    freedom = np.asarray(values.shape[1] - 1.0)
+    return _t_tests(values.mean(axis=1), variance, freedom, values.shape[1], level)
 
 
 def compare_seeds(scores: Sequence[npt.ArrayLike], *, level: float = 0.95) -> Pairwise:
@@ -79,6 +80,10 @@ def compare_seeds(scores: Sequence[npt.ArrayLike], *, level: float = 0.95) -> Pa
     two it is 1 to 8 %, most where seeds vary as much as images. A row of one seed has no variance over seeds: its
     comparison is with that one training, not with its method.
 
+    Means of seeds are multiples of 1 / images, so a few of them are equal by chance now and then. That leaves the part
+    of the images, in which what is left between seeds and images is. Where that is 0 as well, all images differ by
+    the same, and p is that of the signs of their differences (`_t_tests`).
+
     Args:
         scores: a row's (seeds, images) numbers; the same images in the same order in all rows, two or more.
         level: the coverage of an interval, in (0, 1).
@@ -86,36 +91,53 @@ def compare_seeds(scores: Sequence[npt.ArrayLike], *, level: float = 0.95) -> Pa
     rows = [np.asarray(row, dtype=np.float64) for row in scores]
     assert all(row.ndim == 2 for row in rows), "seeds of images"
     over_seeds = np.stack([row.mean(axis=0) for row in rows])
+    means, images = over_seeds.mean(axis=1), over_seeds.shape[1]
     of_images = _variance_of_differences(over_seeds)
     of_seeds = np.array([row.mean(axis=1).var(ddof=1) / len(row) if len(row) > 1 else 0.0 for row in rows])
     freedom = np.array([max(len(row) - 1, 1) for row in rows], dtype=np.float64)
-    variance = of_images + of_seeds[:, None] + of_seeds[None, :]
+    # Rows that are equal image by image are the same trainings, such as a row and itself: no draws of their own.
+    differ = (of_images > 0) | _differ(means)
+    variance = np.where(differ, of_images + of_seeds[:, None] + of_seeds[None, :], 0.0)
     squares = of_seeds**2 / freedom
-    spread = of_images**2 / (over_seeds.shape[1] - 1) + squares[:, None] + squares[None, :]
+    spread = of_images**2 / (images - 1) + squares[:, None] + squares[None, :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _t_tests(over_seeds.mean(axis=1), variance, variance**2 / spread, level)
+        return _t_tests(means, variance, variance**2 / spread, images, level)
 
 
 def _variance_of_differences(values: Floats) -> Floats:
-    """The variance of the mean difference of every pair of rows (rows, images); NaN where it does not vary."""
+    """The variance of the mean difference of every pair of rows (rows, images); 0 where it is but rounding."""
     n = values.shape[1]
     assert n > 1, "a spread needs two images"
     covariance = _products(values - values.mean(axis=1)[:, None]) / (n - 1)
     own = np.diag(covariance)[:, None] + np.diag(covariance)[None, :]
     variance = own - 2 * covariance
-    found: Floats = np.where(variance > SAME * own, variance, np.nan) / n
+    found: Floats = np.where(variance > SAME * own, variance, 0.0) / n
     return found
 
 
-def _t_tests(means: Floats, variance: Floats, freedom: Floats, level: float) -> Pairwise:
-    """The t test of every difference of means, given its variance (NaN: unknown) and that one's degrees of freedom."""
+def _t_tests(means: Floats, variance: Floats, freedom: Floats, images: int, level: float) -> Pairwise:
+    """The t test of every difference of means, given its variance and that one's degrees of freedom.
+
+    Where the variance is 0, t would be infinite and p 0, however few images there are, and the interval a point. Each
+    of n images differs by the same then; were both rows equally good, so that the sign of each difference is a toss of
+    a coin, all n would agree with probability 2^(1 - n). That is p, as it is McNemar's where all images are right
+    in one row and wrong in the other.
+    """
     from scipy.special import stdtr, stdtrit
 
-    error = np.sqrt(variance)
     difference = means[:, None] - means[None, :]
+    known = variance > 0
+    error = np.sqrt(np.where(known, variance, np.nan))
     half = stdtrit(freedom, (1 + level) / 2) * error
-    p = 2 * stdtr(freedom, -np.abs(difference) / error)
-    return Pairwise(difference, difference - half, difference + half, np.where(np.isnan(p), 1.0, p))
+    of_signs = np.where(_differ(means), 2.0 ** (1 - images), 1.0)
+    p = np.where(known, 2 * stdtr(freedom, -np.abs(difference) / error), of_signs)
+    return Pairwise(difference, difference - half, difference + half, p)
+
+
+def _differ(means: Floats) -> Flags:
+    """Whether each pair of means differs by more than rounding."""
+    differ: Flags = np.abs(means[:, None] - means[None, :]) > SAME * np.abs(means).max()
+    return differ
 
 
 def holm(p: npt.ArrayLike) -> Floats:
@@ -181,8 +203,10 @@ def ranks(compared: Pairwise, *, level: float = 0.95) -> Ranks:
 def _closed(better: Flags) -> Flags:
     """The transitive closure; each product doubles the length of the chains."""
     for _ in range(max(math.ceil(math.log2(max(len(better), 2))), 1)):
-        steps = better.astype(np.float64)
+        before, steps = better, better.astype(np.float32)  # whether a sum of them is 0 does not depend on rounding
         better = better | (steps @ steps > 0)
+        if np.array_equal(better, before):  # mostly after the first
+            break
     return better
 
 

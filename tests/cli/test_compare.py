@@ -103,6 +103,45 @@ def test_a_run_against_itself_is_the_same(cli):
     assert (pair["changes"], pair["warnings"]) == ([], [])
 
 
+def test_other_branches_are_shown_beside_the_deployed_ones(cli):
+    (pair,) = document(cli("compare", "advprop", "fast_advprop", "--out", METHODS, "--json"))["pairs"]
+    assert pair["branches"] == {"a": "main", "b": "main"}
+    (aux,) = pair["other_branches"]
+    assert (aux["a"], aux["b"]) == ("aux", "aux")
+    assert [line["kind"] for line in aux["scores"]] == ["clean", "corruption", "h_score", "attack"]
+    named = document(cli("compare", "advprop", "fast_advprop", "--branch", "aux", "--out", METHODS, "--json"))
+    (of_aux,) = named["pairs"]
+    kept = ("key", "a", "b", "difference", "low", "high", "p")
+    for line, other in zip(of_aux["scores"], aux["scores"], strict=True):
+        assert {key: line[key] for key in kept} == {key: other[key] for key in kept}
+    assert (of_aux["branches"], of_aux["other_branches"]) == ({"a": "aux", "b": "aux"}, [])
+    text = cli("compare", "standard", "advprop", "--out", METHODS).out
+    assert "Branch aux, only B: Clean accuracy " in text
+
+
+def test_two_branches_of_one_run_are_compared(cli):
+    options = ("--branch", "main", "--branch", "adv", "--out", METHODS)
+    found = document(cli("compare", "arat", *options, "--json"))
+    (pair,) = found["pairs"]
+    assert pair["branches"] == {"a": "main", "b": "adv"}
+    assert pair["scores"][0]["b"] == pytest.approx(clean("arat", METHODS).mean())
+    assert found["tests"] == 4
+    assert document(cli("compare", "arat", "arat", *options, "--json")) == found
+    assert "arat: main (A), adv (B): two branches of the same network" in cli("compare", "arat", *options).out
+    whole = document(cli("compare", METHODS, "--branch", "main", "--branch", "aux", "--json"))
+    assert len(whole["pairs"]) == 5
+    assert all(pair["branches"] == {"a": "main", "b": "aux"} for pair in whole["pairs"])
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_lines_in_a_pipe_are_as_wide_as_columns_says(cli, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = cli("compare", "standard", "entprop", "--out", QUICK).out
+    assert width - 15 < max(len(line.rstrip()) for line in text.splitlines()) <= width
+    monkeypatch.delenv("COLUMNS")
+    assert any(len(line) > 150 for line in cli("compare", "standard", "entprop", "--out", QUICK).out.splitlines())
+
+
 def test_markdown_is_what_goes_to_a_pull_request(cli):
     answer = cli("compare", "standard", "pgd_at", "--out", QUICK, "--markdown")
     assert answer.code == 0
@@ -154,6 +193,20 @@ def test_outcomes_that_cannot_be_read_are_named_and_the_code_is_1(cli, results):
         (["./nowhere", "standard", "--out", QUICK], "unknown folder, run, label or method './nowhere'"),
         ([REPORTS.parent / "docs", "standard", "--out", QUICK], "docs: no runs here"),
         ([QUICK / "runs", "trades", "--out", METHODS], "nothing in"),
+        (["arat", "--out", METHODS], "what is A to be compared with?; allowed: B, or two branches of A by --branch"),
+        (["arat", "--branch", "adv", "--out", METHODS], "what is A to be compared with?"),
+        (
+            ["arat", "mart", *["--branch", "adv"] * 3, "--out", METHODS],
+            "--branch: given 3 times; allowed: once, or twice",
+        ),
+        (
+            ["arat", "--branch", "main", "--branch", "aux", "--out", METHODS],
+            "B (arat): unknown branch 'aux'; allowed: adv, main",
+        ),
+        (
+            ["arat", "standard", "--branch", "ad", "--out", METHODS],
+            "A (arat): unknown branch 'ad'; did you mean 'adv'?",
+        ),
         (
             ["standard", "mixup", "--out", QUICK, "--json", "--markdown"],
             "--json and --markdown ask for different things",

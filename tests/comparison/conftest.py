@@ -79,6 +79,8 @@ class Recipe:
     provenance: dict[str, Any] = field(default_factory=dict)
     judged: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The outcomes of other branches by name."""
 
 
 class Maker:
@@ -104,7 +106,7 @@ class Maker:
             "architecture": "resnet8",
             "seed": what.seed,
             "status": "done",
-            "branches": ("main",),
+            "branches": ("main", *what.others),
             "deployed": "main",
             "parameters": 1000,
             "train_data": TRAIN,
@@ -114,42 +116,18 @@ class Maker:
         }
         run = Run(**(fields | what.run))
         write_record(folder, "run.json", run)
-        right = draw(SHARES, mark, what.n) | what.outcomes
+        rights = {run.deployed: draw(SHARES, mark, what.n) | what.outcomes}
+        for place, (name, outcomes) in enumerate(what.others.items(), 1):
+            rights[name] = draw(SHARES, mark + 10**6 * place, what.n) | outcomes
         for task in what.tasks:
-            self._task(folder, task, what, run, right)
+            self._task(folder, task, what, run, rights)
         return load_run(folder)
 
-    def _task(self, folder: Path, task: str, what: Recipe, run: Run, right: Mapping[str, Any]) -> None:
-        branch = {"branch": run.deployed}
-        wheres = {
-            "clean": [("clean", branch)],
-            "pgd": [("pgd", branch | {"attack_branch": run.deployed} | ATTACK | what.attack)],
-            "corruption": [
-                (
-                    f"{name}{severity}",
-                    branch | {"corruption": name, "severity": severity} | SOURCE | what.source | what.cell,
-                )
-                for name, severity in CELLS
-            ],
-        }[task]
-        metric = "robust_accuracy" if task == "pgd" else "accuracy"
-        measurements = [
-            Measurement(
-                task=task,
-                metric=metric,
-                value=float(right[name].mean()),
-                n=len(right[name]),
-                where=where,
-                outcomes=str(place) if what.keep else None,
-                trust="flagged" if what.reasons and task == "pgd" else "unchecked",
-                reasons=what.reasons if task == "pgd" else (),
-            )
-            for place, (name, where) in enumerate(wheres)
-        ]
-        if task == "corruption":
-            mean = float(np.mean([m.value for m in measurements]))
-            where = branch | GRID | SOURCE | what.source
-            measurements.append(Measurement(task=task, metric="mean_accuracy", value=mean, n=what.n, where=where))
+    def _task(self, folder: Path, task: str, what: Recipe, run: Run, rights: Mapping[str, Mapping[str, Any]]) -> None:
+        measurements: list[Measurement] = []
+        arrays: dict[str, Any] = {}
+        for branch, right in rights.items():
+            measurements += self._branch(task, what, branch, right, arrays)
         record = TaskRecord(
             task=task,
             version=what.version if task == "pgd" else 1,
@@ -163,8 +141,45 @@ class Maker:
         )
         write_record(folder, f"tasks/{task}-0a1b.json", record)
         if what.keep:
-            arrays = {str(place): right[name] for place, (name, _) in enumerate(wheres)}
             write_arrays(folder, f"tasks/{task}-0a1b.npz", arrays)
+
+    def _branch(
+        self, task: str, what: Recipe, name: str, right: Mapping[str, Any], arrays: dict[str, Any]
+    ) -> list[Measurement]:
+        """The measurements of a branch, whose outcomes are added to the arrays."""
+        branch = {"branch": name}
+        wheres = {
+            "clean": [("clean", branch)],
+            "pgd": [("pgd", branch | {"attack_branch": name} | ATTACK | what.attack)],
+            "corruption": [
+                (
+                    f"{cell}{severity}",
+                    branch | {"corruption": cell, "severity": severity} | SOURCE | what.source | what.cell,
+                )
+                for cell, severity in CELLS
+            ],
+        }[task]
+        found = []
+        for cell, where in wheres:
+            key = str(len(arrays))
+            arrays[key] = right[cell]
+            found.append(
+                Measurement(
+                    task=task,
+                    metric="robust_accuracy" if task == "pgd" else "accuracy",
+                    value=float(right[cell].mean()),
+                    n=len(right[cell]),
+                    where=where,
+                    outcomes=key if what.keep else None,
+                    trust="flagged" if what.reasons and task == "pgd" else "unchecked",
+                    reasons=what.reasons if task == "pgd" else (),
+                )
+            )
+        if task == "corruption":
+            mean = float(np.mean([m.value for m in found]))
+            where = branch | GRID | SOURCE | what.source
+            found.append(Measurement(task=task, metric="mean_accuracy", value=mean, n=what.n, where=where))
+        return found
 
 
 @pytest.fixture

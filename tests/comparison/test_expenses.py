@@ -61,6 +61,23 @@ def test_seconds_and_bytes_are_compared_on_like_hardware_only(make, changes, wit
     assert all(line.p is not None for line in found.scores)
 
 
+def test_what_differs_between_machines_is_said_at_once(make):
+    theirs = make(label="theirs", cost={"device": "H200", "threads": 8}, provenance={"cpu": "Xeon"})
+    (caution,) = pair([make(label="ours")], [theirs])[0].cautions
+    assert caution.text == "device A cpu, B H200; processor A EPYC, B Xeon; threads A 2, B 8."
+    assert caution.scores == (TIME, MEMORY)
+
+
+def test_tasks_that_judged_one_side_alone_are_no_change(make):
+    """What is missing shows in the scores; here it would drown what changed."""
+    ours, theirs = make(label="same"), make("b", label="same", tasks=("clean",), judged={"threads": 8})
+    found, _ = pair([ours], [theirs])
+    assert changes_of(found) == {("Environment of evaluation", "threads"): ((2,), (8,))}
+    failed = make("c", label="same", tasks=(), run={"status": "failed", "error": "x", "weights_sha256": None})
+    found, _ = pair([ours], [failed])
+    assert {section.title for section in found.changes} == {"Configuration"}
+
+
 def test_the_cost_of_a_teacher_is_not_hidden(make):
     teacher = make(label="teacher", cost={"flops": 5 * 10**12})
     pupil = make(label="pupil", run={"teacher": teacher.run.id})

@@ -104,6 +104,19 @@ def test_what_all_pairs_are_warned_of_is_said_once(make):
     assert "Only in B (1): <code>four s0</code>" in as_markdown(extra)
 
 
+def test_other_images_are_told_once_for_all_tasks(make):
+    found = compare([make(label="ours")], [make(label="theirs", digest="4c" * 32)], by="side")
+    (caution,) = found.pairs[0].cautions
+    assert caution.text == "the test images differ (digest A 2e2e2e2e2e2e, B 4c4c4c4c4c4c)."
+    assert len(caution.scores) == 4
+
+
+def test_an_option_without_a_value_is_not_one_that_is_not_there(make):
+    theirs = make(label="theirs", run={"options": {"epsilon": None}})
+    text = shown(compare([make(label="ours")], [theirs], by="side"), color_system=None)
+    assert re.search(r"^epsilon +\N{EN DASH} +none *$", text, re.MULTILINE)
+
+
 def test_the_legend_speaks_of_no_tests_where_there_is_none(make):
     for told in (as_markdown, shown):
         assert "Nothing could be tested." not in told(compare([make(label="ours")], [make(label="theirs")], by="side"))

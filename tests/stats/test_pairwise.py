@@ -102,11 +102,77 @@ def test_a_mistake_in_comparing_seeds_is_noticed(mutant: Callable[..., Any]) -> 
         ("row.mean(axis=1).var(ddof=1) / len(row)", "row.mean(axis=1).var(ddof=1)"),
         ("row.mean(axis=1).var(ddof=1)", "row.mean(axis=1).var()"),
         ("of_seeds**2 / freedom", "of_seeds**2"),
-        ("(over_seeds.shape[1] - 1) + squares", "over_seeds.shape[1] + squares"),
-        ("variance**2 / spread, level)", "np.full_like(variance, 79.0), level)"),
+        ("(images - 1) + squares", "images + squares"),
+        ("variance**2 / spread, images, level)", "np.full_like(variance, 79.0), images, level)"),
     ):
         with pytest.raises(AssertionError):
             check_seeds(mutant(compare_seeds, old, new))
+
+
+def by_signs(one: Any, two: Any) -> float:
+    """The p-value of the signs of differences, by scipy's binomial test."""
+    above = int((np.asarray(one) > np.asarray(two)).sum())
+    return float(reference.binomtest(above, np.size(one)).pvalue)
+
+
+@pytest.mark.parametrize("images", [2, 5, 12, 400])
+def test_a_difference_that_is_the_same_for_all_images_is_tested_by_its_sign(images: int) -> None:
+    """t is infinite, which says 0 for two images as for a thousand; without the fallback p was 1."""
+    hard = RNG.random(images) / 2
+    rows = np.stack([hard + 0.25, hard, hard + 0.5, hard])
+    found = compare_scores(rows)
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        assert found.p[i, j] == pytest.approx(by_signs(rows[i], rows[j]), rel=1e-9)
+        assert np.isnan(found.low[i, j])
+    assert found.p[1, 3] == 1.0
+    np.testing.assert_array_equal(found.p, compare_seeds([row[None] for row in rows]).p)
+
+
+@pytest.mark.parametrize("images", [2, 7, 300])
+def test_all_right_against_all_wrong_is_what_mcnemar_says(images: int) -> None:
+    for seeds in (1, 2, 5):
+        rows = np.ones((seeds, images), bool), np.zeros((seeds, images), bool)
+        assert compare_seeds(rows).p[0, 1] == pytest.approx(paired(rows[0][0], rows[1][0]).p, rel=1e-9)
+        assert compare_seeds(rows).p[0, 0] == 1.0
+
+
+def test_a_mistake_where_differences_do_not_vary_is_noticed(mutant: Callable[..., Any]) -> None:
+    right, wrong = np.ones((2, 7), bool), np.zeros((2, 7), bool)
+    expected = paired(right[0], wrong[0]).p
+    for old, new in (
+        ("np.where(_differ(means), 2.0 ** (1 - images), 1.0)", "1.0"),
+        ("np.where(_differ(means), 2.0 ** (1 - images), 1.0)", "np.where(_differ(means), 0.0, 1.0)"),
+        ("2.0 ** (1 - images)", "2.0 ** (-images)"),
+    ):
+        assert mutant(compare_seeds, old, new)([right, wrong]).p[0, 1] != pytest.approx(expected)
+
+
+def test_seeds_are_what_is_left_where_all_images_differ_by_the_same() -> None:
+    """Welch's test of the seeds' means."""
+    hard = RNG.random(30) / 2
+    rows = [hard + np.array(by_seed)[:, None] for by_seed in ([0.3, 0.31, 0.35], [0.2, 0.24])]
+    found, peer = compare_seeds(rows), reference.ttest_ind([0.3, 0.31, 0.35], [0.2, 0.24], equal_var=False)
+    assert found.p[0, 1] == pytest.approx(peer.pvalue, rel=1e-6)
+    interval = peer.confidence_interval(0.95)
+    assert (found.low[0, 1], found.high[0, 1]) == pytest.approx((interval.low, interval.high), rel=1e-6)
+
+
+def test_equal_means_of_seeds_by_chance_leave_the_images() -> None:
+    """Both seeds of both rows have the same mean, on other images: the test is that of the images' mean differences."""
+    first = np.zeros((2, 40), bool)
+    first[0, :20] = first[1, 15:35] = True
+    second = np.zeros((2, 40), bool)
+    second[0, 5:16] = second[1, 25:36] = True
+    peer = reference.ttest_rel(first.mean(axis=0), second.mean(axis=0))
+    assert compare_seeds([first, second]).p[0, 1] == pytest.approx(peer.pvalue, rel=1e-9)
+    assert peer.pvalue > 1e-4  # a t test of the two seeds alone would say 0
+
+
+def test_differences_by_rounding_are_none() -> None:
+    ones = np.full((2, 50), 0.1 + 0.2)
+    ones[1] = 0.3
+    assert (compare_scores(ones).p == 1).all()
+    assert (compare_seeds([ones[:1], ones[1:]]).p == 1).all()
 
 
 def test_single_seeds_are_compared_as_scores() -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from robusteval.report.board.columns import Column
 from robusteval.report.board.leaderboard import Leaderboard, Part, doubt, ranks
 from robusteval.report.board.rows import Row
+from robusteval.report.escaping import escaped
 from robusteval.report.text import MISSING, clean, factor, percent, span
-
-_ACTING = re.compile(r"[\\`*_\[\]<>#|~$&@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
-"""What Markdown and GitHub's extensions of it obey in the middle of a line."""
 
 LEGEND = (
     "Percent. In parentheses the 95 % interval, over test images and, where there are several, seeds (sd: standard "
@@ -25,28 +22,23 @@ def markdown(found: Leaderboard) -> str:
     return "\n".join(["# Leaderboard", *(line for part in found.parts for line in _part(part))]) + "\n"
 
 
-def escaped(text: object, limit: int = 60) -> str:
-    r"""A hostile text that shows as it is, in a cell of a table, too.
-
-    >>> escaped("a|b"), escaped("<b>*x*</b>", 6), escaped("")
-    ('a\\|b', '\\<b\\>\\*x…', '(no name)')
-    """
-    shown = clean(text, limit).strip() or "(no name)"
-    return _ACTING.sub(lambda found: "\\" + found[0], shown)
+def _shown(text: object, limit: int = 60) -> str:
+    """A hostile text as it is, cut to ``limit`` characters."""
+    return escaped(clean(text, limit)) or "(no name)"
 
 
 def _part(part: Part) -> list[str]:
     shown = [column for column in part.columns if column.kind != "error"]
     several = len({group.head.stored.run.architecture for group in part.groups}) > 1
     head = ["Rank", "Method", *["Network"] * several]
-    head += [f"{escaped(one.label)}<br>{part.images(one) or MISSING}" for one in shown] + ["FLOPs"]
+    head += [f"{_shown(one.label)}<br>{part.images(one) or MISSING}" for one in shown] + ["FLOPs"]
     places = {id(group.head): ranks(part.ranking.place(group.head)) for group in part.groups}
-    lines = ["", f"## {escaped(part.dataset)}", "", f"{escaped(part.tests, 400)}. {LEGEND}", ""]
+    lines = ["", f"## {_shown(part.dataset)}", "", f"{_shown(part.tests, 400)}. {LEGEND}", ""]
     lines += [_line(head), _line(["---:", ":---", *[":---"] * several, *["---:"] * (len(shown) + 1)])]
     for group in part.groups:
         for row in group.speakers:
             cells = [places.get(id(row), "") if row.deployed else "", _name(row)]
-            cells += [escaped(row.stored.run.architecture, 24)] * several
+            cells += [_shown(row.stored.run.architecture, 24)] * several
             cells += [_score(part, row, column) for column in shown]
             lines.append(_line([*cells, factor(row.cost.flops_relative) if row.cost else MISSING * row.deployed]))
     return [*lines, *_remarks(part, shown)]
@@ -59,9 +51,9 @@ def _line(cells: Sequence[str]) -> str:
 def _name(row: Row) -> str:
     run = row.stored.run
     if not row.deployed:
-        return f"&emsp;{escaped(row.branch, 24)}"
+        return f"&emsp;{_shown(row.branch, 24)}"
     seeds = f" ({len(row.seeds)} seeds)" if row.kind == "mean" else ""
-    return escaped(run.label) + seeds + (f" **{run.status}**" if run.status != "done" else "")
+    return _shown(run.label) + seeds + (f" **{run.status}**" if run.status != "done" else "")
 
 
 def _score(part: Part, row: Row, column: Column) -> str:
@@ -79,15 +71,15 @@ def _remarks(part: Part, shown: Sequence[Column]) -> list[str]:
     """What stands below the table: what did not finish, cautions, definitions."""
     ranked = part.ranked_by
     lines = [
-        f"- {stored.run.status}: {escaped(stored.run.label)}, seed {stored.run.seed}: {escaped(reason, 300)}"
+        f"- {stored.run.status}: {_shown(stored.run.label)}, seed {stored.run.seed}: {_shown(reason, 300)}"
         for stored, reason in part.failures
     ]
-    lines += [f"- {note.topic}: {escaped(note.text, 1000)}" for note in part.notes]
+    lines += [f"- {note.topic}: {_shown(note.text, 1000)}" for note in part.notes]
     if ranked is not None:
         lines.append(
-            f"- Rank: by {escaped(ranked.label)}; the ranks that paired tests leave open, which hold for all rows "
+            f"- Rank: by {_shown(ranked.label)}; the ranks that paired tests leave open, which hold for all rows "
             "together with a probability of 95 % (Holm)."
         )
-    lines += [f"- {escaped(column.label)}: {escaped(column.definition, 1000)}" for column in shown]
+    lines += [f"- {_shown(column.label)}: {_shown(column.definition, 1000)}" for column in shown]
     lines.append("- FLOPs: of training, relative to standard training.")
     return ["", *lines]
