@@ -62,8 +62,12 @@ class Cell:
         }
         if self.teacher is not None:
             decisive["teacher"] = self.teacher.identity(data)
-        readable = f"{self.dataset}-{self.architecture}-{self.method.name}-s{self.seed}"
-        return f"{re.sub('[^a-z0-9_-]', '_', readable.lower())}-{digest(decisive)[:8]}"
+        return f"{readable(self.dataset, self.architecture, self.method.name, self.seed)}-{digest(decisive)[:8]}"
+
+
+def readable(dataset: str, architecture: str, method: str, seed: int) -> str:
+    """What the ids of such runs begin with."""
+    return re.sub("[^a-z0-9_-]", "_", f"{dataset}-{architecture}-{method}-s{seed}".lower())
 
 
 def plain(options: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from robusteval.runner import EVALUATION_SEED, judging
 from robusteval.runtime import Runtime, prepare
 from robusteval.subjects import Model, copies, tried, width
 from robusteval.tasks import TASKS, Outcomes, Task
-from robusteval.wording import aligned, as_row
+from robusteval.wording import aligned, as_row, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ class Evaluation:
         With several branches a reason names its own.
         """
         head = ("TASK", "METRIC", "VALUE", "LOW", "HIGH", "N", "TRUST", "WHERE")
-        rows = [(*row[:-1], one.trust, row[-1]) for one in self.measurements for row in [as_row(one)]]
+        rows = [(*row[:-1], verdict(one), row[-1]) for one in self.measurements for row in [as_row(one)]]
         branches = [one.where.get("branch") for one in self.measurements]
         several = len(set(branches)) > 1
         reasons = [

@@ -13,6 +13,7 @@ from robusteval.config import Suite
 from robusteval.data import ImageSet, load
 from robusteval.errors import UserError
 from robusteval.records import Run
+from robusteval.siblings import overdue
 from robusteval.tasks import Task
 
 State = Literal["new", "half-done", "failed", "done"]
@@ -104,17 +105,27 @@ def _job(
     run = store.read_record(folder, store.RUN, Run)
     sha256 = run.weights_sha256
     weights = [sha256, *(snapshot.weights_sha256 for snapshot in run.snapshots)]
-    measured = {name.removeprefix(store.TASKS).removesuffix(".json") for name in there}
-    missing = tuple(
-        task for task in tasks if any(one is None or task_key(task, test.ref(), one) not in measured for one in weights)
-    )
     for name in there:  # damage is to be found before hours of work, or a report, build on it
         try:
             store.read_bytes(folder, name)
         except UserError:
             if name in store.names(folder):  # else a running process removed it just now
                 raise
+    missing = tuple(
+        task for task in tasks if any(one is None or not measured(folder, run, task, test, one) for one in weights)
+    )
     if run.status == "done" and not missing and run.label == cell.label:
         return replace(new, state="done", trained=True, missing=())
     state: State = "failed" if run.status == "failed" else "half-done"
     return replace(new, state=state, trained=sha256 is not None, missing=missing)
+
+
+def record_name(task: Task, test: ImageSet, sha256: str) -> str:
+    """The file of a task's record on weights with that digest."""
+    return f"{store.TASKS}{task_key(task, test.ref(), sha256)}.json"
+
+
+def measured(folder: Path, run: Run, task: Task, test: ImageSet, sha256: str) -> bool:
+    """Whether a run's folder holds what a task measures of weights, and nothing that it missed has come since."""
+    name = record_name(task, test, sha256)
+    return name in store.names(folder) and not overdue(run, folder, name)

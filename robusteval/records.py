@@ -6,15 +6,18 @@ A value that could not be had is None with a note, never 0.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA = 1
 """Raised when a record's meaning changes; a reader refuses a newer one."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = str | int | Finite | bool
+Trust = Literal["ok", "flagged", "unchecked", "plain"]
+"""The verdict on a number: `Measurement`."""
 
 
 class Record(BaseModel):
@@ -62,7 +65,9 @@ class Measurement(Record):
         n: independent samples behind the value (images, not image-corruption pairs).
         low, high: 95 % interval (method: `robusteval.stats`).
         where: what distinguishes it, e.g. branch, attack_branch, corruption, severity, norm, epsilon, steps.
-        trust: ``ok``: the checks of `robusteval.attacks.doubts` found no doubt; ``unchecked``: they did not run.
+        trust: ``ok``: the checks of `robusteval.attacks.doubts` found no doubt; ``flagged``: they did; ``unchecked``:
+            they did not run, and the number awaits them, because an attack made it; ``plain``: a count or a mean that
+            no attack made, so that there is nothing to check.
         reasons: what they found.
         outcomes: key of its per-sample outcomes in the task's ``.npz``, if they were stored.
         passes: forward and backward passes of an attack, per image, if it is one's number.
@@ -76,11 +81,24 @@ class Measurement(Record):
     low: Finite | None = None
     high: Finite | None = None
     where: dict[str, Scalar] = {}
-    trust: Literal["ok", "flagged", "unchecked"] = "unchecked"
+    trust: Trust = "unchecked"
     reasons: tuple[Reason, ...] = ()
     note: str = ""
     outcomes: str | None = None
     passes: Finite | None = None
+
+    # After: what looks at the fields before keeps records from being made of JSON directly, a third of reading them.
+    @model_validator(mode="after")
+    def _plain(self) -> Measurement:
+        """Older records call plain numbers unchecked, and tasks need not say which theirs are."""
+        if self.trust == "unchecked" and not _attacked(self):
+            self.__dict__["trust"] = "plain"  # frozen, but nobody has it yet
+        return self
+
+
+def _attacked(number: Measurement) -> bool:
+    """Whether it is a number that an attack made: one that a better attack would lower."""
+    return "robust" in number.metric or "attack_branch" in number.where or "made_on" in number.where
 
 
 class Provenance(Record):
@@ -168,7 +186,11 @@ class Run(Record):
 
 
 class TaskRecord(Record):
-    """The measurements of one task on one run's weights: the final ones, or those after ``epoch`` epochs."""
+    """The measurements of one task on one run's weights: the final ones, or those after ``epoch`` epochs.
+
+    Attributes:
+        awaits: methods whose runs beside this one the task looked for in vain; it is measured anew when there is one.
+    """
 
     schema_version: int = SCHEMA
     task: str
@@ -179,5 +201,17 @@ class TaskRecord(Record):
     weights_sha256: str
     epoch: int | None = None
     measurements: tuple[Measurement, ...]
+    awaits: tuple[str, ...] = ()
     wall_s: Finite
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _awaiting(self) -> TaskRecord:
+        """Older records say so in the notes of their measurements only."""
+        if "awaits" not in self.model_fields_set:
+            notes = [m.note for m in self.measurements if m.note]
+            self.__dict__["awaits"] = tuple(sorted({found[1] for note in notes if (found := _ABSENT.match(note))}))
+        return self
+
+
+_ABSENT = re.compile(r"there is no run of method (\S+) with ")

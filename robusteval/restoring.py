@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robusteval import store
-from robusteval.cells import Cell, plain
+from robusteval import siblings, store
+from robusteval.cells import Cell
 from robusteval.data import DATASETS, ImageSet
 from robusteval.errors import UserError
 from robusteval.method import Setting
-from robusteval.methods import METHODS
 from robusteval.models import build
 from robusteval.models.weights import load_state
 from robusteval.planning import Job
@@ -85,31 +84,9 @@ def sibling(job: Job, runtime: Runtime, method: str) -> nn.Module | None:
 
     Of several, the one with the method's default options.
     """
-    own, default = store.read_record(job.folder, store.RUN, Run), plain(METHODS[method]())
-    found = [
-        other
-        for other in store.find_runs(job.folder.parent, skip=lambda folder, error: None)
-        if other.run.method == method and _alike(other.run, own) and store.DEPLOYED in store.names(other.folder)
-    ]
-    if not found:
-        return None
-    return _deployed(min(found, key=lambda other: other.run.options != default).folder, job).to(runtime.device)
-
-
-def _alike(run: Run, other: Run) -> bool:
-    """Whether two runs differ in their methods alone, and in what is only watched on the way."""
-    watched = ("checkpoint_seconds", "snapshots", "shadow_momenta")
-    first, second = (
-        (
-            one.dataset,
-            one.architecture,
-            one.seed,
-            one.train_data,
-            {key: value for key, value in one.training.items() if key not in watched},
-        )
-        for one in (run, other)
-    )
-    return first == second
+    own = store.read_record(job.folder, store.RUN, Run)
+    folder = siblings.sibling(own, job.folder, method)
+    return None if folder is None else _deployed(folder, job).to(runtime.device)
 
 
 def _deployed(folder: Path, job: Job) -> nn.Module:

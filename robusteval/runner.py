@@ -23,13 +23,13 @@ from robusteval.drafts import StoredDraft
 from robusteval.errors import UserError
 from robusteval.hardware import choose_precision
 from robusteval.observing import Observer, Observers
-from robusteval.planning import Job, renewed
+from robusteval.planning import Job, measured, record_name, renewed
 from robusteval.progress import Progress
 from robusteval.provenance import collect
 from robusteval.records import Measurement, Run, TaskRecord
 from robusteval.restoring import check_teacher, network, restored, teacher_of
 from robusteval.runtime import Runtime
-from robusteval.tasks import Context, Outcomes, Task
+from robusteval.tasks import Context, Origin, Outcomes, Task
 from robusteval.train import snapshot_name, train
 
 EVALUATION_SEED = 0
@@ -78,7 +78,7 @@ def _work(job: Job, run: Run, runtime: Runtime, progress: Progress, told: Observ
         store.remove(job.folder, CHECKPOINT)  # not before the weights are stored: a kill costs no training
         context = judging(runtime, run.deployed, progress, data_dir=job.data_dir)
         for subject in _subjects(run):
-            missing = [task for task in job.missing if _name(job, task, subject) not in store.names(job.folder)]
+            missing = [t for t in job.missing if not measured(job.folder, run, t, job.test, subject.sha256)]
             if missing:
                 models, origin = restored(job, run, runtime, subject.file)
             for task in missing:
@@ -178,11 +178,6 @@ def _subjects(run: Run) -> list[Subject]:
     return [Subject(store.WEIGHTS, run.weights_sha256, None), *kept]
 
 
-def _name(job: Job, task: Task, subject: Subject) -> str:
-    """The file of a task's record on those weights."""
-    return f"{store.TASKS}{task_key(task, job.test.ref(), subject.sha256)}.json"
-
-
 def _measure(
     job: Job,
     task: Task,
@@ -192,7 +187,10 @@ def _measure(
     runtime: Runtime,
     told: Observer,
 ) -> None:
-    """Writes a task's record, after the per-sample outcomes that it names."""
+    """Writes a task's record, after the per-sample outcomes that it names.
+
+    Its draft is kept while it awaits another run: what is in there need not be done again.
+    """
     key = task_key(task, job.test.ref(), subject.sha256)
     made_by = collect(runtime, context.precision)
     packages = " ".join(f"{name} {version}" for name, version in sorted(made_by.packages.items()))
@@ -200,7 +198,9 @@ def _measure(
     draft = StoredDraft(job.folder, key, alike)
     measurements: list[Measurement] = []
     outcomes: dict[str, Outcomes] = {}
-    for measurement, right in task.measure(models, job.test, replace(context, draft=draft)):
+    absent: set[str] = set()
+    context = replace(context, draft=draft, origin=context.origin and _noting(context.origin, absent))
+    for measurement, right in task.measure(models, job.test, context):
         if right is not None:
             name = str(len(outcomes))
             outcomes[name] = right
@@ -216,12 +216,28 @@ def _measure(
         weights_sha256=subject.sha256,
         epoch=subject.epoch,
         measurements=tuple(measurements),
+        awaits=tuple(sorted(absent)),
         wall_s=draft.elapsed,
         provenance=collect(runtime, context.precision),
     )
+    name = record_name(task, job.test, subject.sha256)
+    store.remove(job.folder, name)  # one that awaited something: it must not be read with the new outcomes
     store.write_arrays(job.folder, f"{store.TASKS}{key}.npz", outcomes)
-    store.write_record(job.folder, _name(job, task, subject), record)
-    draft.discard()
+    store.write_record(job.folder, name, record)
+    if not absent:
+        draft.discard()
+
+
+def _noting(origin: Origin, absent: set[str]) -> Origin:
+    """The origin, which notes the methods whose runs are looked for in vain."""
+
+    def sibling(method: str) -> nn.Module | None:
+        found = origin.sibling(method)
+        if found is None:
+            absent.add(method)
+        return found
+
+    return replace(origin, sibling=sibling)
 
 
 def _end(folder: Path, run: Run, failures: Mapping[str, Exception]) -> Run:

@@ -55,6 +55,11 @@ def as_row(measurement: Measurement) -> tuple[str, ...]:
     return (measurement.task, measurement.metric, *shown, str(measurement.n), where)
 
 
+def verdict(measurement: Measurement) -> str:
+    """The trust in a number as tables show it: nothing where there is nothing to check."""
+    return "" if measurement.trust == "plain" else measurement.trust
+
+
 def aligned(rows: Iterable[Sequence[str]]) -> str:
     """Rows in columns as wide as their widest cell, a row a line; the last column is as long as it likes.
 

@@ -75,12 +75,23 @@ def test_the_time_left_counts_the_work_of_this_process_only(clock):
     lines = Lines(out, Journey((), clock))
     lines.cell("a")
     lines.begin("train", 400)
-    lines.advance(0)
     lines.advance(300)  # an earlier process did these
     for _ in range(40):
         clock.now += 1
         lines.advance()
     assert written(out) == "a: train 330/400, 1:10 left\n"
+
+
+def test_after_a_report_of_nothing_much_at_once_is_work(clock):
+    """An attack is told first that nothing was drafted, then of all the images that need no step."""
+    journey = Journey((), clock)
+    journey.begin("pgd", 400)
+    journey.advance(0, "")
+    clock.now += 1
+    journey.advance(99, "")
+    clock.now += 1
+    journey.advance(1, "")
+    assert journey.stage.left(clock.now) == pytest.approx(300 / 50)
 
 
 def test_a_stage_that_reports_nothing_new_has_no_time_left(clock):

@@ -217,7 +217,8 @@ def test_the_frame_and_the_table(network, images):
     head, first, second, *_ = str(result).splitlines()
     assert head.split() == ["TASK", "METRIC", "VALUE", "LOW", "HIGH", "N", "TRUST", "WHERE"]
     assert first.split()[:4] == ["clean", "accuracy", f"{100 * result.measurements[0].value:.2f}", "%"]
-    assert first.split()[-2:] == [result.measurements[0].trust, "branch=main"]
+    assert first.split()[-2:] == [str(result.measurements[0].n), "branch=main"]  # nothing to check: no mark
+    assert second.split()[second.split().index("branch=main") - 1] == "unchecked"
     assert "epsilon=8/255" in second
     assert str(result).splitlines()[-1] == "main: was in train mode; a copy is judged in eval mode"
     assert "<td>clean</td>" in result._repr_html_()

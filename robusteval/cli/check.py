@@ -39,8 +39,6 @@ from robusteval.store import StoredRun, find_runs, load_run
 if TYPE_CHECKING:
     from robusteval.check import Baseline
     from robusteval.check.rules import Tolerances
-    from robusteval.planning import Job
-    from robusteval.runtime import Runtime
 
 BASELINES = Path("benchmarks/baselines")
 UPDATED = 5
@@ -111,6 +109,7 @@ def check(
         chosen = _gated(with_settings(lambda settings: load_suite(suite, settings), settings))
         count = seeds or (UPDATED if update else None)
         chosen = narrowed(chosen, seeds=range(count) if count else ())
+        from robusteval.check.calibration import Stopwatch
         from robusteval.check.sources import code_digest
         from robusteval.planning import plan
         from robusteval.runtime import prepare
@@ -119,10 +118,9 @@ def check(
         folder = out or RESULTS / f"check-{code_digest()[:12]}"
         jobs = plan(chosen, folder, data_dir=data_dir, limit=limit, download=download)
         caution(task for job in jobs for task in job.missing)
-        timed = _Timed(jobs, runtime)
-        if work(jobs, runtime, level=told) == INTERRUPTED:
+        watch = Stopwatch({job.folder.name: job.folder for job in jobs if job.state == "new"}, runtime)
+        if work(jobs, runtime, level=told, observers=[watch]) == INTERRUPTED:
             return INTERRUPTED
-        timed.keep()
         stored = [load_run(job.folder) for job in jobs]
     _other_code(stored)
     from robusteval.check import collect, judge, ruled
@@ -169,31 +167,6 @@ def _found(folders: Sequence[Path]) -> list[StoredRun]:
     if not found:
         raise UserError(f"--runs {', '.join(map(str, folders))}: no runs here; `robusteval run --out DIR` makes some")
     return list(found.values())
-
-
-class _Timed:
-    """The calibration loop, timed before and after the trainings of this process."""
-
-    def __init__(self, jobs: Sequence[Job], runtime: Runtime) -> None:
-        # A resumed training was partly timed in another process.
-        self.jobs = [job for job in jobs if job.state == "new"]
-        self.runtime = runtime
-        self.before = self._seconds()
-
-    def _seconds(self) -> float:
-        from robusteval.check.calibration import seconds
-
-        return seconds(self.runtime) if self.jobs else 0.0
-
-    def keep(self) -> None:
-        """Writes the time beside each run that was trained here."""
-        from robusteval.check.calibration import Calibration, keep
-
-        calibration = Calibration(seconds=min(self.before, self._seconds()))
-        for job in self.jobs:
-            stored = load_run(job.folder)
-            if stored.run.status == "done":
-                keep(stored, calibration)
 
 
 def _other_code(runs: Sequence[StoredRun]) -> None:

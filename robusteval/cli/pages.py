@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -72,7 +75,19 @@ def facts(named: Mapping[str, object]) -> None:
     """Writes names and values in two columns; what is None is left out."""
     for key, value in named.items():
         if value is not None:
-            line(f"{key + ':':13}{clean(value)}")
+            line(wrapped(f"{key + ':':13}{clean(value)}", indent=13))
+
+
+def wrapped(text: str, *, indent: int) -> str:
+    """A line folded between words where a terminal shows it, its rest indented; unchanged in files and pipes."""
+    if not sys.stdout.isatty():
+        return text
+    start = len(text) - len(text.lstrip("\n"))  # an empty line above
+    width = max(shutil.get_terminal_size().columns, 40)
+    folded = textwrap.wrap(
+        text[start:], width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return text[:start] + "\n".join(folded)
 
 
 def _write_method(name: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from robusteval.cli.output import in_threads, line, table
-from robusteval.cli.pages import facts
-from robusteval.records import Measurement
+from robusteval.cli.pages import facts, wrapped
+from robusteval.records import Measurement, Reason
 from robusteval.report.page.details import shown as option
 from robusteval.store import StoredRun
 from robusteval.tags import Label
-from robusteval.wording import as_row, clean
+from robusteval.wording import as_row, clean, verdict
 
 
 def run_data(stored: StoredRun, label: Label) -> object:
@@ -59,28 +60,41 @@ def write_run(stored: StoredRun, label: Label) -> None:
     if rows:
         line("")
         table(("task", "metric", "value", "low", "high", "n", "trust", "where"), rows)
-    for text in _reasons(stored):
-        line(text)
+    for text, indent in _trust(stored):
+        line(wrapped(text, indent=indent))
 
 
-def _reasons(stored: StoredRun) -> Iterator[str]:
-    """What the checks found to say of the numbers, each below the number's name."""
+def _trust(stored: StoredRun) -> Iterator[tuple[str, int]]:
+    """What the checks say: a count of the verdicts, then the reasons, doubts last. Lines and the indent of their rest.
+
+    Numbers of a task that share their reasons are named together, by what their places have in common.
+    """
+    groups: dict[tuple[bool, str, str, str, tuple[Reason, ...]], list[str]] = {}
+    verdicts: Counter[str] = Counter()
     for task in (*stored.tasks, *stored.on_the_way):
         for m in task.measurements:
-            place = " ".join(
-                part for part in (f"after epoch {task.epoch}" if task.epoch else "", as_row(m)[-1]) if part
-            )
-            for number, reason in enumerate(m.reasons):
-                if not number:
-                    yield f"\n{m.task} {m.metric} ({clean(place)}): {m.trust}"
-                yield f"  {reason.level} {clean(reason)}. {clean(reason.text)}"
+            if m.trust != "plain":
+                verdicts[m.trust] += 1
+            if m.reasons:
+                early = f"after epoch {task.epoch}" if task.epoch else ""
+                key = (m.trust == "flagged", f"{m.task} {m.metric}", early, m.trust, m.reasons)
+                groups.setdefault(key, []).append(as_row(m)[-1])
+    if verdicts:
+        counts = ", ".join(f"{verdicts[one]} {one}" for one in ("ok", "flagged", "unchecked"))
+        yield f"\ntrust in the {verdicts.total()} numbers that attacks made: {counts}; see docs/robust-numbers.md", 0
+    for (_, name, early, trust, reasons), places in sorted(groups.items(), key=lambda group: group[0][0]):
+        several = f"{len(places)} numbers" if len(places) > 1 else ""
+        common = " ".join(word for word in places[0].split() if all(word in place.split() for place in places))
+        yield f"\n{name} ({clean(', '.join(filter(None, (several, early, common))))}): {trust}", 4
+        for reason in reasons:
+            yield f"  {reason.level} {clean(reason)}. {clean(reason.text)}", 4
 
 
 def _row(measurement: Measurement, epoch: int | None) -> tuple[str, ...]:
     """The measurement in cells; of weights kept on the way, with their epoch at the front of where."""
     *cells, where = as_row(measurement)
     shown = where if epoch is None else f"epoch={epoch} {where}".rstrip()
-    return (*cells, measurement.trust, shown)
+    return (*cells, verdict(measurement), shown)
 
 
 def _options(values: Mapping[str, object], spec: str = "") -> str:

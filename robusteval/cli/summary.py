@@ -14,25 +14,39 @@ from pathlib import Path
 from robusteval.cli.arguments import RESULTS, Json, Out
 from robusteval.cli.cards import plain_cards
 from robusteval.cli.output import line, note, results
+from robusteval.collector import paused
 from robusteval.errors import UserError, unknown
-from robusteval.store import StoredRun, find_runs
+from robusteval.store import RUN, StoredRun, find_runs
 from robusteval.tags import read_label
 
 PAGE = "leaderboard.html"
 
 
-def report(*folders: Path, tag: str | None = None, out: Out = RESULTS, as_json: Json = False) -> int:
+def report(*folders: Path, tag: str | None = None, out: Path = RESULTS, as_json: Json = False) -> int:
     """Write the leaderboard (HTML, CSV, plots) of any number of runs and print its table.
+
+    Without folders it is of the runs in `--out`, where a report lies beside its runs; where there are none, of those in
+    `results`.
 
     Runs that cannot be read are named and left out; the exit code is then 1.
 
     Args:
-        folders: Folders with runs, or run folders; by default those of `--out`.
+        folders: Folders with runs, or run folders; by default `--out`, else `results`.
         tag: Only runs with this tag (`robusteval tag`).
+        out: Folder the report is written to.
     """
+    if not folders and not _holds_runs(out) and _holds_runs(RESULTS):
+        note(f"{out}: no runs here: the report is of those in {RESULTS}")
+        folders = (RESULTS,)
     return write(out, folders or (out,), tag=tag, as_json=as_json)
 
 
+def _holds_runs(folder: Path) -> bool:
+    """Whether `find_runs` has something to find there, readable or not."""
+    return any(next(folder.glob(f"{place}{RUN}"), None) for place in ("", "*/", "runs/*/"))
+
+
+@paused()
 def write(out: Path, folders: tuple[Path, ...], *, tag: str | None = None, as_json: bool = False) -> int:
     """The exit code after writing the report on the runs in some folders, and naming it: 1 where a run was left out.
 
@@ -58,14 +72,16 @@ def write(out: Path, folders: tuple[Path, ...], *, tag: str | None = None, as_js
     if tag is not None:
         runs = _tagged(runs, tag, left_out)
     from robusteval.report import terminal_table, write_report
+    from robusteval.report.board.leaderboard import leaderboard
 
-    path = write_report(out, list(runs.values()), cards=plain_cards())
+    board = leaderboard(list(runs.values()))
+    path = write_report(out, board, cards=plain_cards())
     if as_json:
         ids = [run.run.id for run in runs.values()]
         line(json.dumps({"report": str(path), "runs": ids, "skipped": [str(error) for _, error in left_out]}))
     else:
         console = results()
-        console.print(terminal_table(list(runs.values()), width=console.width))
+        console.print(terminal_table(board, width=console.width))
         line(f"report: {path}")
     return skipped({path.resolve(): error for path, error in left_out}.values())
 

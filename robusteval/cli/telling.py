@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robusteval.display import Display
 from robusteval.records import Epoch, Measurement, Run
-from robusteval.wording import as_row
+from robusteval.wording import as_row, verdict
 
 
 class Verbose:
@@ -31,9 +31,9 @@ class Verbose:
 
 
 def told(measurement: Measurement, epoch: int | None = None) -> str:
-    """A measurement in a line, e.g. ``clean accuracy 51.20 % (48.30 % to 54.10 %, n 1000, ok) branch=main``."""
+    """A measurement in a line, e.g. ``clean accuracy 51.20 % (48.30 % to 54.10 %, n 1000) branch=main``."""
     task, metric, value, low, high, n, where = as_row(measurement)
-    interval = f"{low} to {high}, n {n}, {measurement.trust}" if low else f"n {n}, {measurement.trust}"
+    interval = ", ".join(filter(None, (f"{low} to {high}" if low else "", f"n {n}", verdict(measurement))))
     early = "" if epoch is None else f"after epoch {epoch}: "
     return f"{early}{task} {metric} {value} ({interval}) {where}".rstrip()
 

@@ -44,8 +44,11 @@ class Cell:
 class Stage:
     """A stage of a cell: ``done`` of ``total`` units; the first report may be of work that is taken up again.
 
+    A first report of nothing says that there is none: what comes after is work, however much of it at once.
+
     Attributes:
         cost: what was expected of it; 0 if it was not planned.
+        reported: whether there has been a report.
         resumed: the units of an earlier process.
         began, last: on the clock, when the work of this process began and when it was last reported.
     """
@@ -54,15 +57,17 @@ class Stage:
     cost: float = 0.0
     total: int = 0
     done: int = 0
+    reported: bool = False
     resumed: int = 0
     began: float = 0.0
     last: float = 0.0
     note: str = ""
 
     def advance(self, amount: int, note: str, now: float) -> None:
-        """``amount`` more units are done; several at once before any work are those of an earlier process."""
-        if self.done == 0 and amount > 1:
+        """``amount`` more units are done; several in the first report are those of an earlier process."""
+        if not self.reported and amount > 1:
             self.resumed, self.began = amount, now
+        self.reported = True
         self.done += amount
         self.last = now
         self.note = note or self.note

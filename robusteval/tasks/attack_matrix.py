@@ -9,11 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from robusteval.attacks.doubts import state_of
 from robusteval.data.sets import ImageSet
 from robusteval.options import Count, options
 from robusteval.progress import Silent
 from robusteval.tasks.ball import Stepping
+from robusteval.tasks.examination import UNCHECKED, Checked, Verdict, examined, subject_of, transferred
 from robusteval.tasks.predict import judge
+from robusteval.tasks.robust import EXAMINATION
 from robusteval.tasks.surrogate import FurthestAstray, judged
 from robusteval.tasks.task import Context, Observation, Outcomes, accuracy
 
@@ -34,7 +37,7 @@ class MeanLogits(nn.Module):
 
 
 @options
-class AttackMatrix(Stepping):
+class AttackMatrix(Stepping, Checked):
     """Share of images that a branch gets right clean and under PGD through each branch, and through several at once.
 
     Each branch, and the mean of all branches' logits, is attacked once: of every image, wrong or not, all steps are
@@ -63,24 +66,48 @@ class AttackMatrix(Stepping):
         data = data.first(self.limit)
         n = len(data.labels)
         pgd = self.search(context.seed)
-        context.progress.begin(self.name, (len(models) + 1) * n * FurthestAstray(pgd).steps)
+        checked = min(self.checked, n)
+        examination = len(models) * checked * (EXAMINATION + len(models) * pgd.steps)
+        context.progress.begin(self.name, (len(models) + 1) * n * FurthestAstray(pgd).steps + examination)
         clean = judge(models, data, replace(context, progress=Silent()))
+        before = {branch: state_of(model) for branch, model in models.items()}
         standing, all_passes = dict(clean), 0.0
-        for made_on, network in models.items():
-            verdicts = judged(network, models, data, pgd, context, key=f"{self.name} {made_on}")
-            passes = verdicts.passes / n
+        own: dict[str, Verdict] = {}
+        for made_on, network in (*models.items(), (MEAN, MeanLogits(models.values()))):
+            verdicts = judged(network, models, data, pgd, context, key=f"{self.name} {made_on}", keep=checked)
             robust = {branch: clean[branch] & right for branch, right in verdicts.right.items()}
-            yield from self._row(made_on, robust, passes)
+            trust = dict.fromkeys(models, UNCHECKED)
+            for branch, model in models.items() if checked else ():
+                subject = subject_of(
+                    model,
+                    data.first(checked),
+                    context,
+                    attacked=network,
+                    threat=self.threat,
+                    robust=robust[branch][:checked],
+                    examples=verdicts.examples,
+                    before=before[branch],
+                    images=n,
+                    search=pgd,
+                    others=models,
+                )
+                white = made_on == branch
+                trust[branch] = examined(subject) if white else transferred(subject, made_on, pgd)
+                context.progress.advance(checked * (EXAMINATION if white else pgd.steps))
+            if made_on == MEAN:  # a pass is one of every branch
+                yield from self._row(WORST, standing, all_passes, own)
+                yield from self._row(MEAN, robust, len(models) * verdicts.passes / n, trust)
+                return
+            yield from self._row(made_on, robust, verdicts.passes / n, trust)
+            # Examples that break more when made on another branch are among those of the worst case.
+            own[made_on] = trust[made_on].without("transfer")
             standing = {branch: standing[branch] & right for branch, right in robust.items()}
-            all_passes += passes
-        yield from self._row(WORST, standing, all_passes)
-        verdicts = judged(MeanLogits(models.values()), models, data, pgd, context, key=f"{self.name} {MEAN}")
-        robust = {branch: clean[branch] & right for branch, right in verdicts.right.items()}
-        yield from self._row(MEAN, robust, len(models) * verdicts.passes / n)  # a pass is one of every branch
+            all_passes += verdicts.passes / n
 
-    def _row(self, made_on: str, robust: Mapping[str, Outcomes], passes: float) -> Iterator[Observation]:
+    def _row(
+        self, made_on: str, robust: Mapping[str, Outcomes], passes: float, trust: Mapping[str, Verdict]
+    ) -> Iterator[Observation]:
         """What each branch makes of one attack."""
         for branch, right in robust.items():
             where = {"branch": branch, "attack_branch": made_on, **self.place}
-            measurement, outcomes = accuracy(self.name, "robust_accuracy", right, where)
-            yield Observation(measurement.model_copy(update={"passes": passes}), outcomes)
+            yield trust[branch].of(accuracy(self.name, "robust_accuracy", right, where), passes=passes)

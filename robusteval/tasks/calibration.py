@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robusteval.attacks.doubts import reason
 from robusteval.corruptions import GENERATOR_VERSION
 from robusteval.data.sets import ImageSet
 from robusteval.options import Count, options
@@ -23,11 +24,17 @@ from robusteval.stats.calibration import (
     error_if_calibrated,
     error_interval,
 )
+from robusteval.tasks.examination import Verdict
 from robusteval.tasks.predict import batches, logits, parts, to_input
 from robusteval.tasks.task import Context, Observation, image_mean
 from robusteval.tasks.views import Corrupted, View, views
 
 Floats = npt.NDArray[np.float64]
+
+FLAGGED = Verdict.on(
+    [reason("probabilities", "all outputs are non-negative and sum to 1: a softmax of them is another")]
+)
+"""The verdict where confidences are not those that the network means."""
 
 REPLICATES = 2000
 """Resamples of the images: they move an end of an interval by a twentieth of the standard error."""
@@ -37,12 +44,14 @@ class Forecast(NamedTuple):
     """What a network said of n images and what came true; float64 (n,) each.
 
     Attributes:
+        probabilities: whether the network gave probabilities already, of which a softmax makes others.
         confidence: the probability of the predicted class, in (0, 1].
         surprise: 1 or 0, whether the prediction is right, less the confidence.
         brier: the sum over classes of the squares of probability less 1 or 0, in [0, 2].
         nll: the negative logarithm of the probability of the true class, in nats.
     """
 
+    probabilities: bool
     confidence: Floats
     surprise: Floats
     brier: Tensor
@@ -64,7 +73,8 @@ class Calibration(Corrupted):
     Chance alone makes the accuracy of a bin differ from its confidence, so calibration errors are too high on average,
     the more the fewer the images are: ``ece_if_calibrated`` is what a network with these confidences would show in
     ``ece`` on so many images if it were perfectly calibrated. Their intervals come from resampled images and allow for
-    it (`error_interval`); those of the proper scores are t intervals over images.
+    it (`error_interval`); those of the proper scores are t intervals over images. The numbers of a network that gives
+    probabilities in place of logits are flagged: they are those of other confidences than it means.
 
     Attributes:
         bins: M.
@@ -84,7 +94,8 @@ class Calibration(Corrupted):
         context.progress.begin(self.name, (1 + self.cells) * batches(data, context))
         for view in views(data, corruption, context):
             for branch, forecast in _forecasts(models, view, context).items():
-                yield from self._observations(forecast, {"branch": branch, **view.where}, context.seed)
+                for observation in self._observations(forecast, {"branch": branch, **view.where}, context.seed):
+                    yield FLAGGED.of(observation) if forecast.probabilities else observation
 
     def _observations(self, forecast: Forecast, where: dict[str, Scalar], seed: int) -> Iterator[Observation]:
         """The numbers of one network on one view."""
@@ -136,6 +147,7 @@ def forecast_of(out: Tensor, labels: Tensor) -> Forecast:
     confidence = probabilities.gather(1, prediction.unsqueeze(1)).squeeze(1).numpy()
     truth = F.one_hot(labels, out.shape[1]).double()
     return Forecast(
+        probabilities=bool((out >= 0).all()) and bool(((out.sum(dim=1) - 1).abs() < 1e-3).all()),
         confidence=confidence,
         surprise=(prediction == labels).double().numpy() - confidence,
         brier=(probabilities - truth).square().sum(dim=1).clamp(max=2.0),  # rounding may pass the end

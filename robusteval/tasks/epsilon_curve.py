@@ -10,25 +10,32 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from robusteval.attacks import PgdSearch
+from robusteval.attacks import OBJECTIVES, PgdSearch
+from robusteval.attacks.doubts import State, state_of
 from robusteval.attacks.objectives import objective
 from robusteval.attacks.search import Threat
 from robusteval.data.sets import ImageSet
 from robusteval.options import Count, Norm, Positive, Radius, in_pixel_units, options, written
 from robusteval.randomness import Stream
 from robusteval.records import Scalar
+from robusteval.tasks.examination import PLAIN, UNCHECKED, Checked, Verdict, examined, subject_of
+from robusteval.tasks.predict import to_input
+from robusteval.tasks.robust import EXAMINATION
 from robusteval.tasks.task import Context, Observation, accuracy
-from robusteval.tasks.withstand import Stage, withstand, work
+from robusteval.tasks.withstand import Stage, Stand, withstand, work
 
 
 @options
-class EpsilonCurve:
+class EpsilonCurve(Checked):
     """Share of images that a network gets right clean and at every iterate of PGD attacks of growing radius.
 
     White-box, as in the task ``pgd``. An image that is broken is not attacked with greater radii: its example is in
     their balls, too. So the curve falls for every single image, each radius costs the attack of the images still
     standing, and a point, which counts what all radii up to it have broken, is at most what PGD of that radius alone
     would give. Radius 0 is accuracy on the images as they are, without an attack.
+
+    The curve is examined as one number: that of the radius at which it is nearest to half of the clean accuracy, where
+    many images are broken and many are not.
 
     Attributes:
         norm: of the balls.
@@ -72,8 +79,11 @@ class EpsilonCurve:
             for epsilon in self.epsilons
             if epsilon
         }
-        context.progress.begin(self.name, len(models) * len(data.labels) * max(work(list(stages.values())), 1))
+        checked = min(self.checked, len(data.labels)) if stages else 0
+        steps = len(data.labels) * max(work(list(stages.values())), 1) + checked * EXAMINATION
+        context.progress.begin(self.name, len(models) * steps)
         for branch, model in models.items():
+            before = state_of(model)
             stand = withstand(
                 model,
                 data,
@@ -85,13 +95,47 @@ class EpsilonCurve:
             )
             if not stages:
                 context.progress.advance(len(data.labels))
+            verdict = self._verdict(models, branch, stages, stand, data, context, before) if checked else UNCHECKED
+            context.progress.advance(checked * EXAMINATION)
             passes = 0
             for epsilon in self.epsilons:
                 robust = stand.after[stages[epsilon].name] if epsilon else stand.clean
                 passes += stand.passes[stages[epsilon].name] if epsilon else 0
-                measurement, outcomes = accuracy(self.name, "robust_accuracy", robust, self._where(branch, epsilon))
-                per_image = passes / len(data.labels)
-                yield Observation(measurement.model_copy(update={"passes": per_image}), outcomes)
+                found = accuracy(self.name, "robust_accuracy", robust, self._where(branch, epsilon))
+                yield (verdict if epsilon else PLAIN).of(found, passes=passes / len(data.labels))
+
+    def _verdict(
+        self,
+        models: Mapping[str, nn.Module],
+        branch: str,
+        stages: Mapping[float, Stage],
+        stand: Stand,
+        data: ImageSet,
+        context: Context,
+        before: State,
+    ) -> Verdict:
+        """The verdict on a network's curve, by one of its points."""
+        model, few = models[branch], data.first(self.checked)
+        half = stand.clean.mean() / 2
+        epsilon = min(stages, key=lambda epsilon: abs(stand.after[stages[epsilon].name].mean() - half))
+        stage = stages[epsilon]
+        subject = subject_of(
+            model,
+            few,
+            context,
+            threat=Threat(self.norm, epsilon),
+            robust=stand.after[stage.name][: len(few.labels)],
+            examples=to_input(few.images, context.device),
+            before=before,
+            images=len(data.labels),
+            search=stage.search,
+            losses=(OBJECTIVES[self.loss],),
+            others=models,
+        )
+        rows = subject.survivors()
+        if len(rows):  # the attack's examples of later radii are beyond this one
+            subject.examples[rows] = subject.attack(stage.search, model, rows)
+        return examined(subject).noting(f"at epsilon {written(epsilon)}")
 
     def _step(self, epsilon: float) -> float:
         return self.travel * epsilon / self.steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -14,19 +15,26 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from robusteval.attacks.cw import CwSearch
+from robusteval.attacks.doubts import State, state_of
 from robusteval.attacks.fab import FabSearch
 from robusteval.attacks.geometry import distance
+from robusteval.attacks.objectives import negative_margin
 from robusteval.attacks.search import Search, Threat
 from robusteval.data.sets import ImageSet
-from robusteval.options import Count, Norm, options
+from robusteval.options import Count, Norm, options, written
 from robusteval.randomness import Stream
 from robusteval.records import Measurement, Scalar
 from robusteval.stats import Interval
+from robusteval.tasks.examination import UNCHECKED, Checked, Verdict, examined, subject_of
 from robusteval.tasks.portions import attack, portions, query_of
-from robusteval.tasks.predict import right
+from robusteval.tasks.predict import right, to_input
+from robusteval.tasks.robust import EXAMINATION
 from robusteval.tasks.task import Context, Observation, accuracy, image_mean
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+SLACK = 1.25
+"""A distance may be so many times too long: the least is not sought to the last digit."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,13 +51,18 @@ class Distances(NamedTuple):
 
 
 @options
-class MinimumNorm:
+class MinimumNorm(Checked):
     """The distribution over images of the distance to the nearest adversarial example found.
 
     White-box. Quantiles with order-statistic intervals, the mean with its t interval, and the share of images without
     any example. An image that is wrong unchanged has distance 0. Where no example was found the distance is unknown,
     more than all that were; the quantiles that fall there are missing, and so is the mean. An attack can only
     overestimate distances.
+
+    Every distance is that of an example which float32 predictions confirm and which lies in the pixel range, measured
+    anew. Whether distances are much too long is examined at a radius r, the median of those of images that are right
+    unchanged: an image whose distance is more than 1.25 r counts as robust at r, and the checks of robust accuracies
+    look for examples there.
 
     Attributes:
         norm: of the distance.
@@ -63,7 +76,7 @@ class MinimumNorm:
     """
 
     name: ClassVar[str] = "minimum_norm"
-    version: ClassVar[int] = 2  # 1 searched in the precision of other attacks
+    version: ClassVar[int] = 3  # 1 searched in the precision of other attacks, 2 had another FAB
 
     norm: Norm = "Linf"
     attack: Literal["fab", "cw"] = "fab"
@@ -92,8 +105,11 @@ class MinimumNorm:
         """The distribution for each network; see `Task`."""
         data = data.first(self.limit)
         searches = self.searches(len(data.classes), Stream.of(context.seed))
-        context.progress.begin(self.name, len(models) * len(data.labels) * sum(search.steps for search in searches))
+        checked = min(self.checked, len(data.labels))
+        steps = len(data.labels) * sum(search.steps for search in searches) + checked * EXAMINATION
+        context.progress.begin(self.name, len(models) * steps)
         for branch, model in models.items():
+            before = state_of(model)
             key = f"{self.name} {branch}"
             found = nearest_distances(model, data, searches, self.norm, context, where=branch, key=key)
             place: dict[str, Scalar] = {"branch": branch, "attack_branch": branch, "norm": self.norm}
@@ -101,9 +117,45 @@ class MinimumNorm:
             place |= {"targets": len(searches)} if self.attack == "fab" else {"rounds": self.rounds}
             # No two images in the pixel range are further apart.
             most = 1.0 if self.norm == "Linf" else math.sqrt(math.prod(data.images.shape[1:]))
-            passes = found.passes / len(data.labels)
-            for measurement, outcomes in self._distribution(found.values, place, most):
-                yield Observation(measurement.model_copy(update={"passes": passes}), outcomes)
+            verdict = UNCHECKED
+            if checked:
+                verdict = self._verdict(models, branch, data, searches[0], found.values, context, before, most=most)
+                context.progress.advance(checked * EXAMINATION)
+            for observation in self._distribution(found.values, place, most):
+                yield verdict.of(observation, passes=found.passes / len(data.labels))
+
+    def _verdict(
+        self,
+        models: Mapping[str, nn.Module],
+        branch: str,
+        data: ImageSet,
+        search: Search,
+        values: Floats,
+        context: Context,
+        before: State,
+        *,
+        most: float,
+    ) -> Verdict:
+        """The verdict on a network's distances, as robust accuracy at one radius."""
+        model, few = models[branch], data.first(self.checked)
+        distances = values[: len(few.labels)]
+        reached = np.sort(distances[distances > 0])
+        radius = min(float(reached[(len(reached) - 1) // 2]), most) if len(reached) else most
+        subject = subject_of(
+            model,
+            few,
+            replace(context, precision="float32"),
+            threat=Threat(self.norm, radius),
+            robust=distances > SLACK * radius,
+            examples=to_input(few.images, context.device),
+            before=before,
+            images=len(data.labels),
+            search=search,
+            losses=(negative_margin,),
+            others=models,
+        )
+        # What it hands back for an image that counts as robust is misclassified, and beyond the ball.
+        return examined(subject, but=("no-progress",)).noting(f"at distance {written(radius)}")
 
     def _distribution(self, values: Floats, place: dict[str, Scalar], most: float) -> Iterator[Observation]:
         """Share without an example, mean, quantiles."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robusteval.attacks import PgdSearch
 from robusteval.attacks.objectives import negative_margin
@@ -62,14 +63,23 @@ class Verdicts:
     Attributes:
         right: by network: on which images' examples it is right. Whether it is right on the images is another question.
         passes: images passed forward and backward by the attack, padding included.
+        examples: those of the first images, float32 (k, 3, H, W) on the CPU.
     """
 
     right: Mapping[str, Outcomes]
     passes: int
+    examples: Tensor
 
 
 def judged(
-    attacked: nn.Module, judges: Mapping[str, nn.Module], data: ImageSet, pgd: PgdSearch, context: Context, *, key: str
+    attacked: nn.Module,
+    judges: Mapping[str, nn.Module],
+    data: ImageSet,
+    pgd: PgdSearch,
+    context: Context,
+    *,
+    key: str,
+    keep: int = 0,
 ) -> Verdicts:
     """What networks make of the examples of all images (`FurthestAstray`), after ``advance`` was told of each step.
 
@@ -80,25 +90,27 @@ def judged(
         pgd: the attack.
         context: where and how.
         key: of what is drafted; another one for every call of a task.
+        keep: of so many images, from the first, the examples are handed back.
 
     Raises:
         OutsideTheBall: the attack is wrong.
         UserError: see `robusteval.tasks.predict.logits`.
     """
-    passes = 0
+    passes, examples = 0, []
     found = {name: np.zeros(len(data.labels), dtype=np.bool_) for name in judges}
     for portion in portions(data, context):
         place = f"{key} {portion}"
         part = context.draft.read(place)
         if part is None:
-            part = _judged(attacked, judges, portion, pgd, context, classes=len(data.classes))
+            part = _judged(attacked, judges, portion, pgd, context, classes=len(data.classes), keep=keep)
             context.draft.write(place, part)
         else:
             context.progress.advance(len(portion.y) * FurthestAstray(pgd).steps)
         for name, outcomes in zip(found, part["right"], strict=True):
             found[name][portion.rows] = outcomes
+        examples.append(torch.from_numpy(part["examples"]))
         passes += int(part["passes"])
-    return Verdicts(found, passes)
+    return Verdicts(found, passes, torch.cat(examples))
 
 
 def _judged(
@@ -109,8 +121,9 @@ def _judged(
     context: Context,
     *,
     classes: int,
-) -> dict[str, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:
-    """For some images, which network is right on which example, (judges, n), and the attack's passes."""
+    keep: int,
+) -> dict[str, npt.NDArray[Any]]:
+    """For some images, which network is right on which example, (judges, n), the attack's passes, first examples."""
     query = query_of(attacked, context)
     everything = torch.ones_like(portion.y, dtype=torch.bool)
     made = attack(FurthestAstray(pgd), query, portion, everything, pgd.threat, context)
@@ -118,4 +131,5 @@ def _judged(
         right(model, made, portion.y, classes=classes, where=name, batch_size=context.batch_size).cpu().numpy()
         for name, model in judges.items()
     ]
-    return {"right": np.stack(verdicts), "passes": np.array(query.forward + query.backward)}
+    kept = made[: max(keep - portion.rows.start, 0)].cpu().numpy()
+    return {"right": np.stack(verdicts), "passes": np.array(query.forward + query.backward), "examples": kept}

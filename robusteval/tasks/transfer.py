@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 from torch import nn
 
+from robusteval.attacks.doubts import state_of
 from robusteval.data.sets import ImageSet
 from robusteval.errors import unknown
 from robusteval.methods import METHODS
@@ -17,13 +18,14 @@ from robusteval.options import Count, options
 from robusteval.progress import Silent
 from robusteval.records import Measurement, Scalar
 from robusteval.tasks.ball import Stepping
+from robusteval.tasks.examination import UNCHECKED, Checked, subject_of, transferred
 from robusteval.tasks.predict import judge
 from robusteval.tasks.surrogate import FurthestAstray, judged
 from robusteval.tasks.task import Context, Observation, accuracy
 
 
 @options
-class Transfer(Stepping):
+class Transfer(Stepping, Checked):
     """Share of images that a branch gets right clean and under PGD through another method's deployed network.
 
     The other network is that of the run of the same architecture, data, training and seed in the same folder. The
@@ -32,7 +34,8 @@ class Transfer(Stepping):
     itself, the examples are made on its own deployed branch. Bare checkpoints are not measured.
 
     Attributes:
-        sources: the methods whose networks are attacked. One without such a run is recorded as missing.
+        sources: the methods whose networks are attacked. One without such a run is recorded as missing, and measured
+            by the next `robusteval run` that finds one.
         limit: only so many images, from the first; None for all.
     """
 
@@ -60,20 +63,37 @@ class Transfer(Stepping):
         clean = judge(models, data, replace(context, progress=Silent()))
         pgd = self.search(context.seed)
         steps = FurthestAstray(pgd).steps
-        context.progress.begin(self.name, len(self.sources) * n * steps)
+        checked = min(self.checked, n)
+        examination = len(models) * checked * pgd.steps
+        context.progress.begin(self.name, len(self.sources) * (n * steps + examination))
+        before = {branch: state_of(model) for branch, model in models.items()}
         for source in self.sources:
             surrogate = context.origin.sibling(source)
             if surrogate is None:
                 yield from self._missing(source, models)
-                context.progress.advance(n * steps)
+                context.progress.advance(n * steps + examination)
                 continue
             # A draft is of this run's weights; that the source has others by now is for the key to tell.
             key = f"{self.name} {source} {_fingerprint(surrogate)}"
-            verdicts = judged(surrogate, models, data, pgd, context, key=key)
+            verdicts = judged(surrogate, models, data, pgd, context, key=key, keep=checked)
             for branch, right in verdicts.right.items():
                 where = self._where(branch, source)
-                measurement, outcomes = accuracy(self.name, "robust_accuracy", clean[branch] & right, where)
-                yield Observation(measurement.model_copy(update={"passes": verdicts.passes / n}), outcomes)
+                robust, verdict = clean[branch] & right, UNCHECKED
+                if checked:
+                    subject = subject_of(
+                        models[branch],
+                        data.first(checked),
+                        context,
+                        attacked=surrogate,
+                        threat=self.threat,
+                        robust=robust[:checked],
+                        examples=verdicts.examples,
+                        before=before[branch],
+                        images=n,
+                    )
+                    verdict = transferred(subject, source, pgd)
+                    context.progress.advance(checked * pgd.steps)
+                yield verdict.of(accuracy(self.name, "robust_accuracy", robust, where), passes=verdicts.passes / n)
 
     def _missing(self, source: str, models: Mapping[str, nn.Module]) -> Iterator[Observation]:
         """What could not be measured without a run of the source."""

@@ -69,24 +69,71 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.returncode in (0, 141)
 
 
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests may be such a job.
+ATTENTIVE = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("module", ["robusteval.errors", "cyclopts", "rich.console", "robusteval.cli", "torch.nn"])
+def test_a_signal_during_imports_ends_with_one_line(module, number):
+    """At once when Python says that a module has been imported: those of the command line, then those of a command."""
+    command = [sys.executable, "-X", "importtime", *ROBUSTEVAL[1:], "ls", "methods"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=ATTENTIVE
+    ) as process:
+        said = []
+        for line in process.stderr:
+            if not line.startswith("import time:"):
+                said.append(line)
+            elif line.rpartition("|")[2].strip() == module:
+                process.send_signal(number)
+        out = process.stdout.read()
+    assert (said, out) == (["interrupted\n"], "")
+    assert process.returncode == SIGNALS[number]
+
+
+def test_the_installed_program_and_the_module_are_one():
+    import tomllib
+
+    project = Path(robusteval.__file__).parent.parent / "pyproject.toml"
+    scripts = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"robusteval": "robusteval.__main__:main"}
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored():
+    code = (
+        "import os, signal, sys\n"
+        "from robusteval.__main__ import main\n"
+        "sys.argv = ['robusteval', '--version']\n"
+        "main()\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.exit(7)"
+    )
+    deaf = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=ENVIRONMENT, preexec_fn=deaf
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"{__version__}\n", "")
+
+
 @pytest.mark.slow
-def test_control_c_ends_with_code_130_and_one_line(tmp_path):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_a_training_with_one_line(tmp_path, number):
     arguments = ["train", "standard", "--limit", "64", "--out", "out", "--set", "training.epochs=10000"]
     settings = ["--set", "training.batch_size=64", "--device", "cpu", "--threads", "1"]
     command = [*ROBUSTEVAL, *arguments, *settings]
-    # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests may be such a job.
-    normal = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=normal
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, preexec_fn=ATTENTIVE
     ) as process:
         try:
             while not list(tmp_path.glob("out/runs/*/run.json")):
                 assert process.poll() is None
                 time.sleep(0.1)
             time.sleep(1)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == SIGNALS[number]
     assert err == "interrupted: the same command resumes where it stopped\n"

@@ -169,3 +169,30 @@ def test_a_tag_that_is_there_keeps_its_place():
     assert changed(label, drop=["a"], note="") == Label(tags=("b",))
     with pytest.raises(UserError, match="allowed: a, b"):
         changed(label, drop=["c"])
+
+
+def test_a_report_of_a_tag_may_go_to_a_new_folder(cli, finished, tmp_path):
+    """Runs are in `results` as elsewhere; --out says where the report goes."""
+    shutil.copytree(finished, tmp_path / "results")
+    cli("tag", folder(tmp_path / "results", "entprop").name, "--add", "mine")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("leaderboard.*")}
+    code, shown, err = cli("report", "--tag", "mine", "--out", "new", "--json")
+    assert (code, json.loads(shown)["report"]) == (0, "new/leaderboard.html")
+    assert json.loads(shown)["runs"] == [folder(tmp_path / "results", "entprop").name]
+    assert err == "new: no runs here: the report is of those in results\n"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("leaderboard.*")} == before
+
+
+def test_a_report_beside_its_runs_is_written_anew(cli, finished, tmp_path):
+    """Whatever lies in `results`: `--out` holds runs."""
+    shutil.copytree(finished, tmp_path / "results")
+    shutil.rmtree(folder(tmp_path / "results", "standard"))
+    shutil.copytree(finished, tmp_path / "mine")
+    for arguments in (("--out", "mine"), ("mine", "--out", "mine"), ("mine", "--out", "elsewhere")):
+        code, shown, err = cli("report", *arguments, "--json")
+        assert (code, err, len(json.loads(shown)["runs"])) == (0, "", 2)
+    assert len(json.loads(cli("report", "results", "--out", "mine", "--json").out)["runs"]) == 1
+
+
+def test_no_runs_anywhere_is_told(cli):
+    assert cli("report", "--out", "new").err == "error: new: no runs here; `robusteval run --out DIR` makes some\n"

@@ -157,6 +157,16 @@ def test_only_the_first_images(known: Mapping[str, nn.Module], data: ImageSet, c
     assert found(replace(task, limit=20), models, data, context) == found(task, models, data.first(20), context)
 
 
+def test_probabilities_in_place_of_logits_are_flagged(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    """They are between 0 and 1, so that a softmax of them is sure of nothing."""
+    models = {"logits": known["linear"], "probabilities": nn.Sequential(known["linear"], nn.Softmax(dim=1))}
+    measured = found(Calibration(names=("gaussian_noise",), source="generated"), models, data, context)
+    trust = {(m.where["branch"], m.trust, *(one.name for one in m.reasons)) for m in measured}
+    assert trust == {("logits", "plain"), ("probabilities", "flagged", "probabilities")}
+
+
 def test_wrong_options_are_refused() -> None:
     for values, message in (
         ({"names": ("fgo",)}, "did you mean 'fog'"),

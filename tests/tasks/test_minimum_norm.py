@@ -167,9 +167,9 @@ def test_records_say_what_was_done_and_what_it_took(line: Line, grains: ImageSet
     place = {"branch": "main", "attack_branch": "main", "norm": "L2", "attack": "fab", "iterations": 5, "targets": 2}
     assert found[1].where == place
     assert found[2].where == place | {"quantile": 0.1}
-    # 15 images, padded to 16; a look at each; 5 gradients and 5 looks, 3 looks to end with; towards two classes.
+    # 15 images, padded to 16; a look at each; 5 gradients and a look, 3 looks to end with; towards two classes.
     assert (closed_form(line(0), grains.first(20), "L2") > 0).sum() == 15
-    assert found[0].passes == pytest.approx(2 * 16 * (1 + 5 * 3 + 3) / 20)
+    assert found[0].passes == pytest.approx(2 * 16 * (1 + 5 * 2 + 1 + 3) / 20)
     (cw,) = [m for m, _ in replace(task, attack="cw", rounds=1).measure({"main": line(0)}, grains, context)][1:2]
     assert {key: cw.where.get(key) for key in ("attack", "iterations", "rounds", "targets")} == {
         "attack": "cw",
@@ -204,7 +204,7 @@ def test_portions_and_interruptions_change_nothing(
     again.register_forward_hook(lambda module, inputs, output: asked.append(len(output)))
     found = searched(task, again, data, replace(context, draft=notes, progress=counting))
     np.testing.assert_array_equal(found, whole)
-    assert counting.done == 2 * 53 * (4 + 3)  # iterations and bisections of two searches
+    assert counting.done == 2 * 53 * (4 + 1 + 3)  # iterations, a last look and bisections of two searches
     assert bool(asked) == (survive < 4)
 
 

@@ -7,14 +7,14 @@ many passes as three runs of PGD with 100 steps on the same images, most of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 
 from robusteval.attacks.doubts import gradients, network, optimum, planted, rivals
 from robusteval.attacks.doubts.subject import Check, State, Subject, state_of
 from robusteval.records import Reason
 
-__all__ = ["CHECKS", "PAGE", "Check", "State", "Subject", "examine", "state_of"]
+__all__ = ["CHECKS", "NETWORK", "PAGE", "SLOPES", "Check", "State", "Subject", "examine", "reason", "state_of"]
 
 PAGE = "docs/robust-numbers.md"
 """The page that explains every check under a heading of its name."""
@@ -136,20 +136,36 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 """Every check by its name, in the order in which they are made."""
 
 
-def examine(subject: Subject) -> tuple[Reason, ...]:
+NETWORK = (
+    *("not-finite", "randomised", "train-mode", "state-changed"),
+    *("optimisation-at-inference", "probabilities", "clean-at-chance"),
+)
+"""The checks that ask of the judged network alone."""
+
+SLOPES = ("zero-gradient", "saturated-loss", "wrong-gradient")
+"""The checks that ask of the attacked network's gradients."""
+
+
+def examine(subject: Subject, *, names: Container[str] | None = None) -> tuple[Reason, ...]:
     """What is to be known before the number is trusted; no reason of level ``doubt``: its verdict is ``ok``.
 
     The network is left as it was, unless it changes itself (``state-changed``).
 
     Args:
         subject: the number under examination.
+        names: of the checks that apply to this kind of number; None: all.
     """
     reasons: list[Reason] = []
     for name, check in CHECKS.items():
-        evidence = check.find(subject)
+        evidence = check.find(subject) if names is None or name in names else None
         if evidence is None:
             continue
-        reasons.append(Reason(name=name, evidence=evidence, text=check.text, level=check.level))
+        reasons.append(reason(name, evidence))
         if check.decisive:
             break
     return tuple(reasons)
+
+
+def reason(name: str, evidence: str) -> Reason:
+    """The reason that a check gives for what was seen."""
+    return Reason(name=name, evidence=evidence, text=CHECKS[name].text, level=CHECKS[name].level)

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from robusteval.attacks.doubts.rivals import NoiseSearch
 from robusteval.attacks.doubts.subject import Subject, exceeds, judging
-from robusteval.attacks.geometry import random_start
+from robusteval.attacks.geometry import distance, random_start
 from robusteval.attacks.pgd import PgdSearch
-from robusteval.attacks.search import Query, Search, run
+from robusteval.attacks.search import Query, Search, Threat, run
 
 _IMAGES = 32
 _INNER = 48
@@ -59,9 +59,9 @@ def planted(subject: Subject) -> str | None:
         return None
     x, index = subject.x[few], subject.index[few]
     search = subject.search or PgdSearch(threat, threat.epsilon / 4, 20, rng=rng.at("start"), loss=subject.losses[0])
-    by_chance = _found(network, NoiseSearch(threat, search.steps, rng.at("chance")), x, index)
+    by_chance = _found(network, NoiseSearch(threat, search.steps, rng.at("chance")), threat, x, index)
     usable = network.valid & ~by_chance
-    missed = int((usable & ~_found(network, search, x, index)).sum())
+    missed = int((usable & ~_found(network, search, threat, x, index)).sum())
     n = int(usable.sum())
     if not exceeds(missed, n, _MISSED_SHARE):
         return None
@@ -156,11 +156,13 @@ def _plant(subject: Subject, few: slice) -> PlantedNetwork | None:
     return network
 
 
-def _found(network: PlantedNetwork, search: Search, x: Tensor, index: Tensor) -> Tensor:
-    """For which images the search leaves the inside, bool (n,)."""
+def _found(network: PlantedNetwork, search: Search, threat: Threat, x: Tensor, index: Tensor) -> Tensor:
+    """For which images the search leaves the inside without leaving the ball, bool (n,)."""
     found = run(search, Query(network), x, torch.zeros_like(index), index)
+    # Searches for the nearest example may end beyond it.
+    allowed = distance(x, found, threat.norm) <= threat.epsilon * (1 + 1e-6)
     with judging(network):
-        return Query(network).exact(found).argmax(dim=1) == 1
+        return allowed & (Query(network).exact(found).argmax(dim=1) == 1)
 
 
 def _last_linear(model: nn.Module, x: Tensor) -> nn.Module | None:
