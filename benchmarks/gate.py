@@ -2,6 +2,7 @@
 
     python benchmarks/gate.py simulate [--calls 400]
     python benchmarks/gate.py power [--calls 400]
+    python benchmarks/gate.py seen FILE_OR_FOLDER
     python benchmarks/gate.py make FOLDER            # trains the 75 small networks that `reruns` needs; minutes
     python benchmarks/gate.py reruns FOLDER [--draws 100]
 
@@ -10,8 +11,12 @@ training is shifted by its seed (``sd``, in log-odds; 0.1 is about 1.7 points of
 single images; configurations may differ in how much their trainings vary (``between``: the standard deviation of the
 logarithm of sd). ``red`` is the share of calls with any regression, tolerance 0, so that nothing hides behind it; it is
 to be 1 % at most, as promised. ``naive`` is the same with one training as baseline and no allowance for seeds.
+``blind`` is the share of numbers that could fall to 0 unseen; they are many where accuracies are low (``most``).
 
 ``power``: the smallest drop of accuracy, in points, that turns the gate red in 95 % of the calls.
+
+``seen``: of a baseline file, or of a folder of runs, how many numbers could fall to 0 without an error in a network
+with the weights of one of them and in one new training, and, for this, the falls that are one, in points.
 
 ``reruns``: the same as simulate with real trainings: in each draw five seeds are the baseline, and the gate is called
 for each of the other 20. A training is red in several draws or in none, so draws are not independent.
@@ -27,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robusteval.check.baseline import read
 from robusteval.check.collect import collect
 from robusteval.check.drops import Paired, drops
 from robusteval.check.gate import judge
@@ -34,6 +40,8 @@ from robusteval.check.rules import ruled
 from robusteval.store import find_runs
 
 LEVEL, SEEDS = 0.01, 5
+NAIVE = 10
+"""Of so many calls one is looked at naively: its intervals take the time of all others."""
 SUITE = """
 name = "rerun"
 seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24]
@@ -71,15 +79,23 @@ def _odds(share: float, difficulty: np.ndarray) -> float:
 
 
 def call(
-    rng: np.random.Generator, cells: int, ns: tuple[int, ...], *, sd: float, between: float, now: int, drop: float = 0.0
+    rng: np.random.Generator,
+    cells: int,
+    ns: tuple[int, ...],
+    *,
+    sd: float,
+    between: float,
+    now: int,
+    drop: float = 0.0,
+    most: float = 0.9,
 ) -> list[Paired]:
-    """All numbers of one call; a drop is that of the first number of the first cell."""
+    """All numbers of one call, which are ``most`` at most; a drop is that of the first number of the first cell."""
     pairs = []
     for cell in range(cells):
         own = sd * math.exp(between * rng.normal())
         shifts = own * rng.normal(size=SEEDS + now)  # a training that is lucky is so in all its numbers
         for position, n in enumerate(ns):
-            share = 0.6 if drop else rng.uniform(0.1, 0.9)
+            share = 0.6 if drop else rng.uniform(min(0.1, most / 4), most)
             fallen = drop if cell == position == 0 else 0.0
             pairs.append(trainings(rng, share, shifts, n, drop=fallen, now=now)._replace(family=position))
     return pairs
@@ -87,22 +103,31 @@ def call(
 
 def simulate(calls: int) -> None:
     """Prints the false alarms."""
-    print(f"{'cells':>5} {'images':>22} {'sd':>5} {'between':>7} {'new':>3} {'calls':>5} {'red':>6} {'naive':>6}")
-    suites = ((20, (100, 20, 20, 20)), (10, (500, 200)), (4, (1000, 1000, 500)), (1, (1000, 500)))
-    for cells, ns in suites:
+    head = f"{'cells':>5} {'images':>22} {'most':>4} {'sd':>5} {'between':>7} {'new':>3} {'calls':>5} {'red':>6}"
+    print(f"{head} {'naive':>6} {'blind':>6}")
+    suites = (
+        (20, (100, 20, 20, 20), 0.9),
+        (20, (100, 20, 20, 20), 0.3),
+        (20, (1000, 200, 100), 0.3),
+        (10, (500, 200), 0.9),
+        (4, (1000, 1000, 500), 0.9),
+        (1, (1000, 500), 0.9),
+    )
+    for cells, ns, most in suites:
         for sd, between, now in ((0.05, 0.0, 1), (0.1, 0.5, 1), (0.2, 0.5, 1), (0.1, 0.5, 3)):
             rng = np.random.default_rng(cells)
-            red = naive = 0
-            for _ in range(calls):
-                pairs = call(rng, cells, ns, sd=sd, between=between, now=now)
-                red += any(found.low > 0 for found in drops(pairs, false_alarms=LEVEL))
-                alone = [Paired(one.before[:1], one.now[:1], one.family, fixed=True) for one in pairs]
-                naive += any(found.low > 0 for found in drops(alone, false_alarms=LEVEL))
-            shown = " ".join(map(str, ns))
-            print(
-                f"{cells:5} {shown:>22} {sd:5} {between:7} {now:3} {calls:5} {red / calls:6.1%} {naive / calls:6.1%}",
-                flush=True,
-            )
+            red = naive = blind = 0
+            for position in range(calls):
+                pairs = call(rng, cells, ns, sd=sd, between=between, now=now, most=most)
+                found = drops(pairs, false_alarms=LEVEL)
+                red += any(one.low > 0 for one in found)
+                blind += sum(one.blind for one in found)
+                if position % NAIVE == 0:
+                    alone = [Paired(one.before[:1], one.now[:1], one.family, fixed=True) for one in pairs]
+                    naive += any(one.low > 0 for one in drops(alone, false_alarms=LEVEL))
+            shown, all_of_them = " ".join(map(str, ns)), calls * cells * len(ns)
+            line = f"{cells:5} {shown:>22} {most:4} {sd:5} {between:7} {now:3} {calls:5} {red / calls:6.1%}"
+            print(f"{line} {naive / len(range(0, calls, NAIVE)):6.1%} {blind / all_of_them:6.1%}", flush=True)
 
 
 def power(calls: int) -> None:
@@ -122,6 +147,29 @@ def power(calls: int) -> None:
                 caught = float(np.mean([one.low > 0.01 for one in found]))
                 low, high = (low, middle) if caught >= 0.95 else (middle, high)
             print(f"{n:6} {cells:7} {sd:5} {now:3} {100 * high:30.1f}", flush=True)
+
+
+def seen(path: Path) -> None:
+    """Prints which falls of a baseline's numbers turn the gate red."""
+    base = collect(find_runs(path), suite=path.stem) if path.is_dir() else read(path)
+    numbers = [(key, number.scores(base.quantities[key])) for _, _, key, number in base.numbers()]
+    for told, seeds, fixed in (("the same weights", 1, True), ("one new training", None, False)):
+        pairs = [
+            Paired(scores[:seeds], np.zeros_like(scores[:1]), key, fixed=fixed, tolerance=base.tolerated(key))
+            for key, scores in numbers
+        ]
+        gone = drops(pairs, false_alarms=base.false_alarms)
+        print(f"{told}: {sum(one.blind for one in gone)} of {len(gone)} numbers could fall to 0 without an error")
+    for key, quantity in base.quantities.items():
+        own = [(pair, one) for pair, one in zip(pairs, gone, strict=True) if pair.family == key]
+        # A fall that is so much smaller has an interval that ends at the tolerance.
+        falls = [100 * (one.value - one.low + pair.tolerance) for pair, one in own]
+        least, middle, most = np.quantile(falls, [0, 0.5, 1])
+        blind, mean = sum(one.blind for _, one in own), 100 * np.mean([pair.before.mean() for pair, _ in own])
+        print(
+            f"  {key}: {quantity.n} images, mean {mean:.1f} %, {blind} of {len(own)} blind, falls {least:.1f} to "
+            f"{most:.1f}, median {middle:.1f}"
+        )
 
 
 def reruns(folder: Path, draws: int) -> None:
@@ -163,7 +211,7 @@ def make(folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("simulate", "power", "make", "reruns"))
+    parser.add_argument("what", choices=("simulate", "power", "seen", "make", "reruns"))
     parser.add_argument("folder", nargs="?", type=Path, default=Path("rerun"))
     parser.add_argument("--calls", type=int, default=400)
     parser.add_argument("--draws", type=int, default=100)
@@ -173,6 +221,8 @@ if __name__ == "__main__":
             simulate(given.calls)
         case "power":
             power(given.calls)
+        case "seen":
+            seen(given.folder)
         case "make":
             make(given.folder)
         case _:

@@ -34,7 +34,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the marker known."""
+    """Makes the marker known.
+
+    Raises:
+        UsageError: baselines are to be written, and by several processes (pytest-xdist), of which each would write
+            what it read before the others wrote theirs.
+    """
+    if config.getoption("--robusteval-update") and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(
+            "--robusteval-update: processes would overwrite what others of them write; allowed with it: -n 0"
+        )
     text = "compares a network or run with a baseline; what it is given are defaults of the fixture robusteval_check"
     config.addinivalue_line("markers", f"{MARKER}(**arguments): {text}")
 

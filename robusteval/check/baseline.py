@@ -19,7 +19,7 @@ from robusteval.check.packing import unpack
 from robusteval.errors import UserError
 from robusteval.manifest import replace
 from robusteval.options import Count, NonNegative, Positive, Probability, Whole
-from robusteval.records import Finite, Provenance, Record, Scalar
+from robusteval.records import Finite, Provenance, Record, Scalar, Trust
 
 SCHEMA = 1
 """Raised when the meaning of a baseline file changes; a reader refuses a newer one."""
@@ -65,7 +65,7 @@ class Number(Record):
     """
 
     values: Annotated[tuple[Probability, ...], Field(min_length=1)]
-    trust: Literal["ok", "flagged", "unchecked"]
+    trust: Trust
     outcomes: tuple[str, ...]
 
     def scores(self, quantity: Quantity) -> npt.NDArray[Any]:
@@ -88,7 +88,8 @@ class Cell(Record):
         train_images: the digest of the training set and its number of images.
         weights: digests of the trained weights by seed, to tell the very same network.
         cost: by seed; None unless it was counted.
-        wall: seconds of training over those of the calibration loop, by seed; None where that did not run.
+        wall: seconds of training over those of the calibration loop, by seed, the processor's on a CPU; None where
+            that did not run, or the machine was not equally fast before and after.
         numbers: by branch and quantity.
         failed: by seed: why there are no numbers. Never in a file.
     """

@@ -13,6 +13,7 @@ from robusteval.records import Cost, TaskRecord
 from robusteval.report.board.columns import Column
 from robusteval.report.board.pairs import Samples
 from robusteval.report.board.rows import Group, Row, board, failures
+from robusteval.report.board.scores import worst
 from robusteval.store import StoredRun
 
 SHOWN = 16
@@ -99,10 +100,9 @@ class _Collector:
             if sample is None or len(sample.scores) < len(rows):
                 continue
             key, quantity = self._quantity(rows[0], column)
-            trust = {row.scores[column.key].trust for row in rows}
             found[key] = Number(
                 values=tuple(float(value) for value in sample.scores.mean(axis=1)),
-                trust=max(trust, key=("ok", "unchecked", "flagged").index),
+                trust=worst(row.scores[column.key].trust for row in rows),
                 outcomes=tuple(pack(one, quantity.parts) for one in sample.scores),
             )
         return found

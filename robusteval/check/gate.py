@@ -6,7 +6,7 @@ that says so and asks for a new baseline.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,7 +108,7 @@ def judge(before: Baseline, now: Baseline, *, slow_fails: bool = False) -> Gate:
                 findings.append(Finding(name, "", bill.subject, bill.verdict, bill.weight, bill.text))
     order: list[Weight] = ["error", "warning", "news", "fine"]
     findings.sort(key=lambda finding: order.index(finding.weight))
-    return Gate(tuple(findings), len(matched.pairs), before.false_alarms, tuple(_notes(before, matched)))
+    return Gate(tuple(findings), len(matched.pairs), before.false_alarms, tuple(_notes(found, matched)))
 
 
 class _Matched:
@@ -163,7 +163,7 @@ class _Matched:
         fixed = all(weights in places for weights in now.weights)
         if fixed:
             first = first[[places[weights] for weights in now.weights if weights is not None]]
-        return Paired(first, second, family, fixed)
+        return Paired(first, second, family, fixed, self.before.tolerated(family))
 
     def _news(self) -> Iterator[Finding]:
         """Numbers that the baseline has not."""
@@ -212,13 +212,10 @@ def _points(difference: float) -> str:
     return f"{100 * difference:.1f} points"
 
 
-def _notes(before: Baseline, matched: _Matched) -> Iterator[str]:
-    gone = [pair._replace(now=np.zeros_like(pair.now)) for *_, pair in matched.pairs]
-    falls = drops(gone, false_alarms=before.false_alarms)
-    blind = sum(drop.low <= before.tolerated(key) for (_, _, key, *_), drop in zip(matched.pairs, falls, strict=True))
-    if blind:
+def _notes(found: Sequence[Drop], matched: _Matched) -> Iterator[str]:
+    if blind := sum(drop.blind for drop in found):
         yield (
-            f"{blind} of {len(falls)} numbers could fall to 0 without an error: they are low already, or too few "
+            f"{blind} of {len(found)} numbers could fall to 0 without an error: they are low already, or too few "
             "images and seeds are behind them"
         )
     alone = sum(1 for *_, pair in matched.pairs if not pair.fixed and len(pair.before) == len(pair.now) == 1)

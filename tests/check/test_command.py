@@ -122,7 +122,7 @@ def test_the_committed_form_says_what_it_must(toy):
 def test_runs_without_a_calibrated_time_are_told(toy, call, tmp_path):
     for run in first_seed(toy):
         shutil.copytree(run, tmp_path / "runs" / run.name)
-        store.remove(tmp_path / "runs" / run.name, "calibration.json")
+        store.remove(tmp_path / "runs" / run.name, "timing.json")
     told = "training time will not be compared"
     code, _, err = call("--runs", tmp_path, "--baseline", tmp_path / "b.json", "--update")
     assert (code, told in err) == (0, True)

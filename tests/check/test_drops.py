@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robusteval.check.drops import Paired, Spread, drops, moderated
+from robusteval.check.drops import Paired, drops
+from robusteval.check.spreads import Spread, moderated
 
 
 def trainings(rng, *, seeds, n, spread, mean=0.6, taste=None):
@@ -64,6 +65,33 @@ def test_the_level_is_shared_by_all_numbers():
     pair = Paired(rng.random((1, 200)) < 0.7, rng.random((1, 200)) < 0.6, "clean", fixed=True)
     (alone,) = drops([pair], false_alarms=0.001)
     assert drops([pair] * 10, false_alarms=0.01)[3] == alone
+
+
+def test_numbers_that_could_never_be_red_take_no_share_of_the_level():
+    rng = np.random.default_rng(7)
+    pair = Paired(
+        trainings(rng, seeds=5, n=500, spread=0.1), trainings(rng, seeds=1, n=500, spread=0.1), "clean", False
+    )
+    low = [trainings(rng, seeds=6, n=20, spread=0.1, mean=0.05) for _ in range(30)]
+    hopeless = [Paired(one[:5], one[5:], "attack", fixed=False) for one in low]
+    (alone,) = drops([pair], false_alarms=0.01)
+    found = drops([pair, *hopeless], false_alarms=0.01)
+    assert found[0] == alone
+    assert not alone.blind
+    assert all(one.blind for one in found[1:])
+    # What nobody minds losing cannot be red either.
+    (lost,) = drops([pair._replace(tolerance=0.99)], false_alarms=0.01)
+    assert lost == alone._replace(blind=True)
+
+
+def test_numbers_that_could_be_red_alone_take_their_shares():
+    # Ten points, with a standard deviation of about two between trainings: seen at 1 %, not at 0.02 %.
+    before = np.random.default_rng(3).random((5, 1000)) < np.array([[0.1], [0.12], [0.08], [0.12], [0.08]])
+    pairs = [Paired(before, before[:1], number, fixed=False) for number in range(50)]
+    assert not any(one.blind for one in drops(pairs[:1], false_alarms=0.01))
+    found = drops(pairs, false_alarms=0.01)
+    assert all(one.blind for one in found)
+    assert found[:1] == [one._replace(blind=True) for one in drops(pairs[:1], false_alarms=0.01 / 50)]
 
 
 def test_equal_spreads_are_pooled_and_a_larger_one_is_kept():

@@ -96,6 +96,18 @@ def test_the_marker_chooses_the_tests_that_use_the_fixture(pytester, monkeypatch
     run(pytester, monkeypatch, "-m", "not robusteval").assert_outcomes(passed=1, deselected=1)
 
 
+@pytest.mark.parametrize("several", [["-n", "2"], ["--dist", "load", "--tx", "2*popen"]])
+def test_baselines_are_not_written_by_several_processes(pytester, monkeypatch, several):
+    """Each worker of pytest-xdist would write what it had read before the others wrote."""
+    pytester.makepyfile(test_plain=PLAIN)
+    refused = run(pytester, monkeypatch, "--robusteval-update", *several)
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    told = "ERROR: --robusteval-update: processes would overwrite what others of them write; allowed with it: -n 0"
+    refused.stderr.fnmatch_lines([told])
+    run(pytester, monkeypatch, "--robusteval-update", "-n", "0").assert_outcomes(passed=2)
+    run(pytester, monkeypatch, *several).assert_outcomes(passed=2)
+
+
 @pytest.mark.parametrize("arguments", [["--markers"], ["test_nothing.py"]])
 def test_loading_it_costs_nothing(tmp_path, arguments):
     """As installed: a distribution with the entry point; warnings are errors, and torch is not imported."""
