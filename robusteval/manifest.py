@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -76,12 +77,23 @@ def _read_manifest(folder: Path) -> dict[str, list[str]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        digests = cast(dict[str, list[str]], json.loads(data)["files"])
-        if _manifest_text(digests) == data:
-            return digests
+        return dict(_checked(data))
     except (ValueError, KeyError, TypeError):
         pass
     raise Damaged(f"{path}: damaged: not the manifest that was written; remove the folder to make it anew")
+
+
+@lru_cache(1024)
+def _checked(data: bytes) -> Mapping[str, list[str]]:
+    """What a manifest says; it is read anew before every file of its folder, and mostly is what it was.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is not what `_manifest_text` made.
+    """
+    digests = cast(dict[str, list[str]], json.loads(data)["files"])
+    if _manifest_text(digests) != data:
+        raise ValueError("another digest, or another text")
+    return digests
 
 
 def names(folder: Path) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
+from robusteval.collector import paused
 from robusteval.errors import UserError
 from robusteval.manifest import Busy, Damaged, locked, names, read_bytes, remove, replace, write_bytes
 from robusteval.records import SCHEMA, Epoch, Record, Run, TaskRecord
@@ -77,8 +78,14 @@ def read_record(folder: Path, name: str, cls: type[R]) -> R:
         Damaged: the file is not what was written.
         UserError: a newer robusteval wrote it, or it was never completely written.
     """
-    path = folder / name
-    raw = json.loads(read_bytes(folder, name))
+    path, data = folder / name, read_bytes(folder, name)
+    try:
+        record = cls.model_validate_json(data)
+        if getattr(record, "schema_version", SCHEMA) <= SCHEMA:
+            return record
+    except ValidationError:
+        pass  # what is wrong is said below
+    raw = json.loads(data)
     version = raw.get("schema_version", SCHEMA)
     if version > SCHEMA:
         raise UserError(
@@ -205,6 +212,7 @@ def load_run(folder: Path) -> StoredRun:
     return StoredRun(folder, run, history, tuple(one for one in records if one.epoch is None), tuple(snapshots))
 
 
+@paused()
 def find_runs(root: Path, *, skip: Callable[[Path, UserError], None] | None = None) -> list[StoredRun]:
     """The runs in an output folder (``root/runs/*``), in a folder of runs (``root/*``) or at ``root``, by id.
 

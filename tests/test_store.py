@@ -367,3 +367,12 @@ def test_a_folder_without_a_complete_record_is_no_run(tmp_path):
     (tmp_path / "runs" / "b" / "run.json").write_text("{}")
     assert store.find_runs(tmp_path) == []
     assert manifest.names(tmp_path / "runs" / "b") == ()
+
+
+def test_a_record_is_the_same_read_from_json_and_from_what_json_holds(tmp_path):
+    """Numbers and their types: an integer stays one, and truth is no number."""
+    options = {"a": 1, "b": 1.0, "c": True, "d": None, "e": [1, 2.5e-300], "f": 0.1 + 0.2, "g": 2**60, "h": "1"}
+    store.write_record(tmp_path, "run.json", a_run(options=options))
+    read = store.read_record(tmp_path, "run.json", Run)
+    assert read == Run.model_validate(json.loads(store.read_bytes(tmp_path, "run.json")))
+    assert repr(read.options) == repr(options)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 
 from robusteval.report.board.columns import Column
@@ -20,7 +20,8 @@ from robusteval.report.figures.front import Sense, front, steps
 from robusteval.report.figures.plots import Plot, paper
 from robusteval.report.figures.scatter import FLAG
 from robusteval.report.figures.selection import figures
-from robusteval.report.figures.style import COLUMN, drawing, pdf, svg
+from robusteval.report.figures.strokes import Strokes
+from robusteval.report.figures.style import COLUMN, drawing, new_figure, pdf, svg
 from robusteval.report.figures.tradeoffs import accuracies, cost_plot, tradeoff
 from robusteval.store import StoredRun
 
@@ -363,3 +364,23 @@ def test_pdf_of_a_figure_alone(runs: list[StoredRun]) -> None:
     plot = made(runs)["training-loss"]
     alone = plot._replace(again=None)
     assert paper(alone) == pdf(plot.figure)
+
+
+def test_strokes_are_one_path_of_all_lines() -> None:
+    lines = [[(0.1, 0.1), (0.2, 0.9)], [(0.3, 0.5), (0.4, 0.6), (0.5, 0.2)], [(0.6, 0.6), (0.9, 0.6)]]
+    documents = {}
+    for kind in (Strokes, LineCollection):
+        with drawing():
+            figure = new_figure(2, 2)
+            axes = figure.add_axes((0, 0, 1, 1))
+            axes.set_axis_off()
+            collection = kind(lines, colors="#0072b2", linewidths=1.0)
+            axes.add_collection(collection)
+            assert [np.asarray(one).tolist() for one in collection.get_segments()] == [
+                [list(point) for point in line] for line in lines
+            ]
+            limits = axes.dataLim.extents.tolist()
+        paths = re.findall(r'<path d="([^"]*)"[^>]*fill: none', svg(figure))
+        documents[kind] = limits, "".join(paths).split(), len(paths)
+    assert documents[Strokes][:2] == documents[LineCollection][:2]
+    assert (documents[Strokes][2], documents[LineCollection][2]) == (1, 3)

@@ -303,12 +303,12 @@ def hostile_board(thousand: Sequence[str], request: pytest.FixtureRequest) -> tu
 def test_no_csv_cell_of_a_thousand_names_is_a_formula(hostile_board: tuple[Leaderboard, list[StoredRun]]) -> None:
     board, runs = hostile_board
     number = re.compile(r"-?[0-9.]+(e-?[0-9]+)?")
-    for frame, rows in ((wide_table(board), 1000), (long_table(runs), 2000)):
-        text = csv_text(frame)
+    for columns, rows in ((wide_table(board), 1000), (long_table(runs), 2000)):
+        text = csv_text(columns)
         text.encode()
         table = list(csv.reader(io.StringIO(text, newline="")))
         assert len(table) == rows + 1
-        assert {len(line) for line in table} == {len(frame.columns)}
+        assert {len(line) for line in table} == {len(columns)}
         cells = {cell for line in table for cell in line if not number.fullmatch(cell)}
         assert not [cell for cell in cells if re.match(r"[\s\ufeff]*[=+\-@]|[\t\r]", cell)]
         assert "\0" not in text

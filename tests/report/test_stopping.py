@@ -160,14 +160,12 @@ def test_only_the_deployed_branch_is_drawn_and_the_table_has_all(run: StoredRun)
 
 
 def test_the_long_table_marks_what_was_measured_on_the_way(run: StoredRun) -> None:
-    frame = long_table([run])
-    epochs = frame["epoch"].tolist()
+    columns = long_table([run])
     count = sum(len(task.measurements) for task in run.tasks)
-    assert frame["epoch"].isna().tolist() == [True] * count + [False] * (len(frame) - count)
-    assert epochs[count:] == [2] * 4 + [5] * 4
-    early = frame[(frame["epoch"] == 5) & (frame["task"] == "clean") & (frame["where_branch"] == "aux")]
-    assert early["value"].tolist() == [0.4]
-    line = csv_text(frame).splitlines()[0].split(",")
+    assert columns["epoch"] == [None] * count + [2] * 4 + [5] * 4
+    keys = zip(columns["epoch"], columns["task"], columns["where_branch"], strict=True)
+    assert [value for key, value in zip(keys, columns["value"], strict=True) if key == (5, "clean", "aux")] == [0.4]
+    line = csv_text(columns).splitlines()[0].split(",")
     assert {"epoch", "unit"} <= set(line)
 
 

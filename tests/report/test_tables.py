@@ -76,28 +76,46 @@ def test_missing_cells_are_empty_and_true_zeros_are_zero(runs: list[StoredRun]) 
 
 def test_column_names_are_snake_case_and_differ(runs: list[StoredRun], hostile: list[StoredRun]) -> None:
     for some in (runs, hostile):
-        for frame in (wide_table(leaderboard(some)), long_table(some)):
-            assert len(set(frame.columns)) == len(frame.columns)
-            assert [name for name in frame.columns if not re.fullmatch(r"[^\W_A-Z]+(_[^\W_A-Z]+)*", name)] == []
-    assert "pgd_20_linf_8_255_low" in wide_table(leaderboard(runs)).columns
+        for table in (wide_table(leaderboard(some)), long_table(some)):
+            assert [name for name in table if not re.fullmatch(r"[^\W_A-Z]+(_[^\W_A-Z]+)*", name)] == []
+    assert "pgd_20_linf_8_255_low" in wide_table(leaderboard(runs))
 
 
-def test_frames_have_types(runs: list[StoredRun]) -> None:
-    frame = long_table(runs)
-    assert str(frame["value"].dtype) == "Float64"
-    assert str(frame["where_severity"].dtype) == "Int64"
-    assert (
-        frame["where_severity"].isna().sum() == (frame["metric"] != "accuracy").sum() + (frame["task"] == "clean").sum()
-    )
+def test_what_has_no_place_in_a_grid_has_no_severity(runs: list[StoredRun]) -> None:
+    table = long_table(runs)
+    cells = [
+        (task, metric) == ("corruption", "accuracy")
+        for task, metric in zip(table["task"], table["metric"], strict=True)
+    ]
+    assert [severity is not None for severity in table["where_severity"]] == cells
+    assert {type(severity) for severity in table["where_severity"]} == {int, type(None)}
+
+
+def test_cells_are_written_as_the_module_csv_writes_them() -> None:
+    texts = ["plain", "a,b", 'say "x"', '"', "", None, "'", "a b", ",", "é"]
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([["text", "n"], *([text, 1] for text in texts)])
+    assert csv_text({"text": texts, "n": [1] * len(texts)}) == file.getvalue()
+
+
+def test_numbers_of_a_column_are_of_one_kind() -> None:
+    """A whole number beside others is written like them; truth is no number, and -0.0 no 0.0."""
+    columns: dict[str, list[object]] = {
+        "n": [1, None, 3],
+        "x": [1, 0.5, None],
+        "y": [0.0, -0.0, 1e-7],
+        "b": [True, None, 1],
+    }
+    assert csv_text(columns) == "n,x,y,b\n1,1.0,0.0,true\n,0.5,-0.0,\n3,,1e-07,1\n"
 
 
 def test_no_cell_is_a_formula(hostile: list[StoredRun], make: SimpleNamespace) -> None:
     number = re.compile(r"-?[0-9.]+(e-?[0-9]+)?")
-    for frame in (wide_table(leaderboard(hostile)), long_table(hostile)):
-        text = csv_text(frame)
+    for columns in (wide_table(leaderboard(hostile)), long_table(hostile)):
+        text = csv_text(columns)
         assert "\0" not in text
         table = list(csv.reader(io.StringIO(text)))
-        assert {len(line) for line in table} == {len(frame.columns)}
+        assert {len(line) for line in table} == {len(columns)}
         cells = {cell for line in table for cell in line if not number.fullmatch(cell)}
         assert not [cell for cell in cells if cell.lstrip()[:1] in ("=", "+", "-", "@") or cell[:1] in ("\t", "\r")]
         assert {"'=cmd()", "'@x", "x" * 10_000} <= cells

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from robusteval.records import Cost, Run
+from robusteval.records import Cost, DataRef, Run
 
 REFERENCE = "standard"
 """The method that relative costs are relative to."""
@@ -90,55 +91,62 @@ def trained(run: Run) -> bool:
     return run.weights_sha256 is not None
 
 
-def references(run: Run, runs: Sequence[Run]) -> list[Run]:
-    """The plain runs whose training finished, on the same images, architecture and device.
+class Peers:
+    """Runs among which others find what their costs are compared with."""
 
-    Those with the same training options if there are such, so that a longer schedule is compared with a
-    longer schedule, and those that carry the method's own name as label.
-    """
-    found = [other for other in runs if other.method == REFERENCE and trained(other) and _same_work(run, other)]
-    narrowings: tuple[Callable[[Run], bool], ...] = (
-        lambda other: other.training == run.training,
-        lambda other: other.label == REFERENCE,
-    )
-    for narrowing in narrowings:
-        found = [other for other in found if narrowing(other)] or found
-    return found
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = runs
+        self._plain: dict[_Work, list[tuple[Run, Cost]]] = defaultdict(list)
+        for run in runs:
+            if run.method == REFERENCE and trained(run) and run.cost is not None:
+                self._plain[_work(run, run.cost)].append((run, run.cost))
+
+    def line(self, run: Run) -> CostLine | None:
+        """The cost of a run next to that of its references; None when the run has none.
+
+        Relative numbers are those of finished trainings only; wall time is compared only on the same processor with
+        the same number of threads and the same precision.
+        """
+        if run.cost is None:
+            return None
+        cost, clock = run.cost, _clock(run, run.cost)
+        plain = self._references(run, cost) if trained(run) else []
+        timed = [one for other, one in plain if "train" in one.wall_s and _clock(other, one) == clock]
+        return CostLine(
+            forward=_per_image(cost.forward, cost),
+            backward=_per_image(cost.backward, cost),
+            images=cost.images,
+            flops=cost.flops,
+            flops_relative=_ratio(cost.flops, [one.flops for _, one in plain]),
+            wall_s=_phases(cost.wall_s),
+            wall_relative=_ratio(cost.wall_s.get("train"), [one.wall_s["train"] for one in timed]),
+            peak_memory_bytes=cost.peak_memory_bytes,
+            reference=plain[0][0].id if plain else None,
+            teacher=_teacher(run, self._runs, [one.flops for _, one in plain]),
+        )
+
+    def _references(self, run: Run, cost: Cost) -> list[tuple[Run, Cost]]:
+        """The plain runs whose training finished, on the same images, architecture and device, with their costs.
+
+        Those with the same training options if there are such, so that a longer schedule is compared with a
+        longer schedule, and those that carry the method's own name as label.
+        """
+        found = self._plain.get(_work(run, cost), [])
+        found = [one for one in found if one[0].training == run.training] or found
+        return [one for one in found if one[0].label == REFERENCE] or found
 
 
-def _same_work(run: Run, other: Run) -> bool:
-    return (
-        run.cost is not None
-        and other.cost is not None
-        and (run.train_data, run.architecture, run.cost.device)
-        == (other.train_data, other.architecture, other.cost.device)
-    )
+_Work = tuple[DataRef, str, str]
+
+
+def _work(run: Run, cost: Cost) -> _Work:
+    """What must be equal for costs to be comparable at all."""
+    return run.train_data, run.architecture, cost.device
 
 
 def cost_line(run: Run, runs: Sequence[Run]) -> CostLine | None:
-    """The cost of a run next to that of its references in ``runs``; None when the run has none.
-
-    Relative numbers are those of finished trainings only; wall time is compared only on the same processor with the
-    same number of threads and the same precision.
-    """
-    if run.cost is None:
-        return None
-    cost = run.cost
-    plain = references(run, runs) if trained(run) else []
-    paired = [other.cost for other in plain if other.cost is not None]
-    timed = [other.cost for other in plain if other.cost is not None and _clock(other, other.cost) == _clock(run, cost)]
-    return CostLine(
-        forward=_per_image(cost.forward, cost),
-        backward=_per_image(cost.backward, cost),
-        images=cost.images,
-        flops=cost.flops,
-        flops_relative=_ratio(cost.flops, [c.flops for c in paired]),
-        wall_s=_phases(cost.wall_s),
-        wall_relative=_ratio(cost.wall_s.get("train"), [c.wall_s["train"] for c in timed if "train" in c.wall_s]),
-        peak_memory_bytes=cost.peak_memory_bytes,
-        reference=plain[0].id if plain else None,
-        teacher=_teacher(run, runs, [c.flops for c in paired]),
-    )
+    """The cost of one run next to that of its references in ``runs``; see `Peers.line`."""
+    return Peers(runs).line(run)
 
 
 def _teacher(run: Run, runs: Sequence[Run], plain: Sequence[float]) -> TeacherCost | None:

@@ -80,16 +80,16 @@ def _run_means(row: Row, column: Column) -> dict[str, float | None]:
 def cells(row: Row, column: Column) -> list[Measurement]:
     """The accuracies by corruption and severity behind a corruption score of a run's branch."""
     score = row.scores.get(column.key)
-    source = dict(column.measured[2]).get("source")
+    source, deployed = dict(column.measured[2]).get("source"), row.stored.run.deployed
     return [
         m
         for task in row.stored.tasks
         if score is not None and task.key == score.task_key
         for m in task.measurements
         if m.metric == "accuracy"
-        and "corruption" in m.where
-        and m.where.get("branch", row.stored.run.deployed) == row.branch
-        and m.where.get("source") == source
+        and (where := m.where).get("branch", deployed) == row.branch
+        and where.get("source") == source
+        and "corruption" in where
     ]
 
 

@@ -57,22 +57,30 @@ class Part(NamedTuple):
 
 
 class Leaderboard(NamedTuple):
-    """All data sets; ``board`` has the rows of all of them."""
+    """All data sets.
+
+    Attributes:
+        board: the rows of all of them.
+        samples: where the outcomes of single images were read.
+    """
 
     board: Board
     parts: tuple[Part, ...]
+    samples: Samples
+
+    @property
+    def runs(self) -> list[StoredRun]:
+        """All runs, in the order of their rows."""
+        return [row.stored for row in self.board.rows if row.kind == "run" and row.deployed]
 
 
-def leaderboard(runs: Sequence[StoredRun], samples: Samples | None = None) -> Leaderboard:
-    """The leaderboard of the runs.
-
-    Args:
-        runs: any number.
-        samples: where outcomes are read, if they were read before.
-    """
-    samples = samples or Samples()
+def leaderboard(runs: Sequence[StoredRun] | Leaderboard) -> Leaderboard:
+    """The leaderboard of any number of runs, or the one that was made of them already."""
+    if isinstance(runs, Leaderboard):
+        return runs
+    samples = Samples()
     shown = with_intervals(board(runs), samples)
-    return Leaderboard(shown, tuple(_part(shown, name, samples) for name in shown.datasets))
+    return Leaderboard(shown, tuple(_part(shown, name, samples) for name in shown.datasets), samples)
 
 
 def _part(shown: Board, dataset: str, samples: Samples) -> Part:
@@ -99,4 +107,4 @@ def doubt(score: Score, column: Column) -> str:
     """The mark beside a number: ``!`` doubtful, ``?`` an attack that was not checked, else nothing."""
     if score.value is None:
         return ""
-    return {"flagged": "!", "unchecked": "?" if column.kind == "attack" else "", "ok": ""}[score.trust]
+    return {"flagged": "!", "unchecked": "?" if column.kind == "attack" else ""}.get(score.trust, "")

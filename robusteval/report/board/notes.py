@@ -60,14 +60,15 @@ def _unverified(runs: Sequence[StoredRun]) -> list[Note]:
 
 def _generated(runs: Sequence[StoredRun]) -> list[Note]:
     sets = {
-        (stored.run.dataset, clean(m.where.get("generator", "")), str(m.where.get("table", "")).endswith("-bar"))
+        (stored.run.dataset, m.where.get("generator", ""), m.where.get("table", ""))
         for stored in runs
         for task in stored.tasks
+        if task.task == "corruption"
         for m in task.measurements
-        if task.task == "corruption" and m.where.get("source") == "generated"
+        if m.where.get("source") == "generated"
     }
     found = []
-    for dataset, generator, bar in sorted(sets):
+    for dataset, generator, bar in sorted({(name, clean(by), str(table).endswith("-bar")) for name, by, table in sets}):
         made = f" (generator {generator})" if generator else ""
         published = _published(dataset) + "-bar" * bar
         text = (

@@ -139,10 +139,7 @@ def _mean(cells: Sequence[Scores | None]) -> Scores | None:
     kept = [one for one in cells if one is not None]
     if len(kept) < len(cells) or len({one.shape for one in kept}) > 1:
         return None
-    total = np.zeros(kept[0].shape)
-    for one in kept:
-        total += one
-    return total / len(kept)
+    return np.asarray(np.sum(np.stack(kept), axis=0, dtype=np.float64) / len(kept))
 
 
 def _task(stored: StoredRun, task_key: str) -> TaskRecord | None:

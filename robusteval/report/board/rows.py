@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from robusteval.records import DataRef, Run
+from robusteval.records import DataRef, Run, Trust
 from robusteval.report.board.columns import Column, columns, names
-from robusteval.report.board.costs import CostLine, cost_line, mean_cost, trained
-from robusteval.report.board.scores import Score, Trust, mean_score, run_scores
+from robusteval.report.board.costs import CostLine, Peers, mean_cost, trained
+from robusteval.report.board.scores import Score, mean_score, run_scores
 from robusteval.store import StoredRun
 
 
@@ -109,13 +109,13 @@ def board(runs: Sequence[StoredRun]) -> Board:
     groups: dict[str, list[StoredRun]] = defaultdict(list)
     for stored in sorted(runs, key=lambda stored: (stored.run.seed, *age(stored))):
         groups[_configuration(stored)].append(stored)
-    plain_runs = [stored.run for stored in sorted(runs, key=age)]
+    peers = Peers([stored.run for stored in sorted(runs, key=age)])
 
     def rows(stored: StoredRun) -> list[Row]:
         run = stored.run
         scores = run_scores(stored, named, shown)
         branches = sorted({run.deployed, *scores}, key=lambda name: (name != run.deployed, name))
-        line = cost_line(run, plain_runs)
+        line = peers.line(run)
         return [
             Row("run", stored, name, scores.get(name, {}), line if name == run.deployed else None, (run.seed,))
             for name in branches

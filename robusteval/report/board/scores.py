@@ -6,19 +6,16 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from robusteval.records import Measurement, Reason, Snapshot
+from robusteval.records import Measurement, Reason, Snapshot, Trust
 from robusteval.report.board.columns import Column, Identity, cell, direct, identity
 from robusteval.stats import harmonic
 from robusteval.store import StoredRun
 
-Trust = Literal["ok", "flagged", "unchecked"]
-
 
 def worst(verdicts: Iterable[Trust]) -> Trust:
     """The verdict on several numbers together."""
-    return max(verdicts, key=("ok", "unchecked", "flagged").index)
+    return max(verdicts, key=("plain", "ok", "unchecked", "flagged").index)
 
 
 @dataclass(frozen=True)

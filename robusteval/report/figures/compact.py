@@ -96,7 +96,10 @@ class _Compactor:
                     if _tag(shape) == "path":
                         self._markers[shape.get("id", "")] = shape.get("d", ""), shape.get("style", "")
         self._clipped: set[str] = set()
-        self._counts = Counter(self._shape(element) for element in root.iter())
+        self._terse: dict[str, str] = {}
+        self._styled: dict[str, str] = {}
+        self._shapes = {element: self._shape(element) for element in root.iter()}
+        self._counts = Counter(self._shapes.values())
         del self._counts[""]
 
     def flat(self, element: ET.Element, clip: str | None) -> Iterator[_Piece]:
@@ -113,10 +116,10 @@ class _Compactor:
 
     def _piece(self, element: ET.Element, tag: str, clip: str | None) -> _Piece:
         style, d, attributes = element.get("style", ""), element.get("d", ""), {}
-        shape = self._shape(element)
+        shape = self._shapes[element]
         if self._counts[shape] > 1:
             # A marker that was written out each time it is drawn.
-            x, y = (short(float(number), 1) for number in NUMBER.findall(d)[:2])
+            x, y = (short(float(number), 1) for number in d.split(maxsplit=3)[1:3])
             tag, attributes = "use", {"href": self._shared(shape), "x": x, "y": y}
         elif tag == "path":
             attributes["d"] = terse_path(d, 1)
@@ -130,13 +133,19 @@ class _Compactor:
         if turned and not turned.startswith("rotate(-0 "):
             attributes["transform"] = NUMBER.sub(lambda number: short(float(number[0]), 1), turned)
         if style:
-            attributes["class"] = self.classes.setdefault(tight(self.themed(style)), f"s{len(self.classes)}")
+            attributes["class"] = self._class(style)
         text = escape("".join(element.itertext()), quote=False) if tag == "text" else ""
         piece = _Piece(tag, attributes, text, joins=tag == "path" and "fill: none" in style)
         if clip is None or self._inside(element, clip):
             return piece
         # Around it, since what clips a copy moves with it.
         return _Piece("g", {"clip-path": f"url(#{self._clip(clip)})"}, _element(piece))
+
+    def _class(self, style: str) -> str:
+        """The class of a style."""
+        if style not in self._styled:
+            self._styled[style] = self.classes.setdefault(tight(self.themed(style)), f"s{len(self.classes)}")
+        return self._styled[style]
 
     def _shared(self, shape: str) -> str:
         """The reference to a path that is defined once."""
@@ -147,9 +156,18 @@ class _Compactor:
         d = element.get("d", "")
         if _tag(element) != "path" or "fill: none" in element.get("style", "") or len(d) < 60:
             return ""
-        numbers = [float(number) for number in NUMBER.findall(d)]
-        moved = iter(f"{value - numbers[i % 2]:.4f}" for i, value in enumerate(numbers))
-        return terse_path(NUMBER.sub(lambda _: next(moved), d), 2)
+        words = d.split()
+        origin = float(words[1]), float(words[2])
+        moved, odd = "", 1
+        for word in words:
+            if word.isalpha():
+                moved += word
+            else:
+                odd = 1 - odd
+                moved += f" {float(word) - origin[odd]:.4f} "
+        if moved not in self._terse:
+            self._terse[moved] = terse_path(moved, 2)
+        return self._terse[moved]
 
     def _inside(self, element: ET.Element, clip: str) -> bool:
         """Whether clipping has no effect, or would cut a marker whose centre is inside: it is shown whole."""

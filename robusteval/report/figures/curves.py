@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from matplotlib.collections import LineCollection
+import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
@@ -15,6 +15,7 @@ from robusteval.report.board.grids import FAMILIES, bounds, grid
 from robusteval.report.board.rows import Group
 from robusteval.report.figures.ends import NAMED_LINES, End, line_canvas, name_ends
 from robusteval.report.figures.plots import Plot, looks, redrawable
+from robusteval.report.figures.strokes import Strokes
 from robusteval.report.figures.style import COLUMN, INK, MUTED, medium, new_figure, title
 from robusteval.report.text import clean, percent
 
@@ -56,7 +57,7 @@ def training_curves(groups: Sequence[Group], key: str) -> Plot | None:
     if not ends:
         return None
     if others:
-        axes.add_collection(LineCollection(others, colors=MUTED, linewidths=0.5, zorder=1))
+        axes.add_collection(Strokes(others, colors=MUTED, linewidths=0.5, zorder=1))
         axes.autoscale_view()
     if len(seen) == 1:
         axes.set_xlim(min(seen) - 1, max(seen) + 1)
@@ -92,11 +93,12 @@ def heat_map(groups: Sequence[Group], column: Column) -> Plot | None:
     values = [[*line, mean] for line, mean in zip(found.values, found.means, strict=True)][:HEAT_ROWS]
     low, high = bounds(found)
     size = max(on.small - 0.5, COLUMN.small)
-    shades = [[float("nan") if value is None else value for value in line] for line in values]
+    shades = np.array([[float("nan") if value is None else value for value in line] for line in values])
     axes.imshow(shades, cmap=RAMP, vmin=low, vmax=high, aspect="auto")
+    colours = RAMP((shades - low) / (high - low))
     for y, line in enumerate(values):
         for x, value in enumerate(line):
-            dark = value is not None and _luminance(RAMP((value - low) / (high - low))) < 0.18
+            dark = value is not None and _luminance(colours[y, x]) < 0.18
             axes.text(
                 x,
                 y,

@@ -74,9 +74,11 @@ def place(axes: Axes, marks: Sequence[Mark], lines: Sequence[tuple[float, float,
         around[index] = False
         # Markers as if a little larger, so that no line seems to start at one that it only passes.
         others = np.vstack([markers[around] + 3 * pixel * np.array([-1, -1, 1, 1]), words])
-        struck = (rings >= LEADER) * _runs_through(leaders, others).sum(1)
+        struck = np.zeros(len(boxes))
+        struck[rings >= LEADER] = _runs_through(leaders[rings >= LEADER], others).sum(1)
         under = _runs_through(np.reshape(drawn, (-1, 2, 2)), boxes).sum(0)
-        stray = (rings < LEADER) * _nearer(boxes, centre, centres[around])
+        stray = np.zeros(len(boxes))
+        stray[rings < LEADER] = _nearer(boxes[rings < LEADER], centre, centres[around])
         badness = _badness(boxes, solid, bars[_meets(bars, within)], frame) + 0.35 * rings
         badness += 5 * struck + 4 * under + 6 * stray
         best = int(badness.argmin())
@@ -140,8 +142,9 @@ def _runs_through(lines: Boxes, boxes: Boxes) -> Boxes:
     # way is infinitely far before or behind, or, on the edge, nowhere: NaN, which is not inside.
     with np.errstate(divide="ignore", invalid="ignore"):
         one, other = (boxes[None, :, :2] - start) / way, (boxes[None, :, 2:] - start) / way
-    enters, leaves = np.minimum(one, other).max(-1), np.maximum(one, other).min(-1)
-    return np.asarray(np.maximum(enters, 0.0) < np.minimum(leaves, 1.0))
+    enters, leaves = np.minimum(one, other), np.maximum(one, other)
+    first, last = np.maximum(enters[..., 0], enters[..., 1]), np.minimum(leaves[..., 0], leaves[..., 1])
+    return np.asarray(np.maximum(first, 0.0) < np.minimum(last, 1.0))
 
 
 def _overlaps(a: Boxes, b: Boxes) -> Boxes:

@@ -18,6 +18,7 @@ from robusteval.report.board.variants import Variant, by_group
 from robusteval.report.figures.ends import KEY, NAMED_LINES, End, key_ends, line_canvas
 from robusteval.report.figures.plots import CROWD, Look, Plot, looks, reach, redrawable
 from robusteval.report.figures.scatter import FLAG
+from robusteval.report.figures.strokes import Strokes
 from robusteval.report.figures.style import MUTED, title
 from robusteval.report.text import clean, number
 
@@ -162,7 +163,7 @@ def _draw(axes: Axes, lines: Sequence[Line], series: Sequence[Series], heights: 
         ends.append(End(keyed, 0.0, heights[index], stopped=False))
     others = [one.points for one in series[NAMED_LINES:]]
     if others:
-        axes.add_collection(LineCollection(others, colors=MUTED, linewidths=0.5, zorder=0.5))
+        axes.add_collection(Strokes(others, colors=MUTED, linewidths=0.5, zorder=0.5))
     key_ends(axes, ends)
 
 

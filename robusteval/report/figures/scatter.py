@@ -17,6 +17,7 @@ from robusteval.report.board.scores import Score
 from robusteval.report.figures.front import Sense, front, steps
 from robusteval.report.figures.labels import Mark, place
 from robusteval.report.figures.plots import BARS, CROWD, LABEL, Look, reach
+from robusteval.report.figures.strokes import Strokes
 from robusteval.report.figures.style import INK, MUTED, PAPER, medium
 from robusteval.report.text import clean
 
@@ -137,7 +138,7 @@ def _draw_bars(axes: Axes, points: Sequence[Point], *, faint: float) -> None:
         kind = point.look.colour, faint if point.row.deployed else 0.6 * faint
         kinds.setdefault(kind, []).extend((bar[:2], bar[2:]) for bar in _bars(point))
     for (colour, alpha), bars in kinds.items():
-        axes.add_collection(LineCollection(bars, colors=colour, alpha=alpha, linewidths=0.9, zorder=2))
+        axes.add_collection(Strokes(bars, colors=colour, alpha=alpha, linewidths=0.9, zorder=2))
 
 
 def _draw_ties(axes: Axes, points: Sequence[Point]) -> list[tuple[float, float, float, float]]:

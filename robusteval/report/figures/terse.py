@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 """A number in a path or a transformation."""
 
+_COMMAND = re.compile("([A-Za-z])([^A-Za-z]*)")
 
+
+@lru_cache(1 << 16)
 def short(value: float, digits: int) -> str:
     """A number with so many decimals at most.
 
@@ -29,23 +33,26 @@ def terse_path(d: str, digits: int) -> str:
     made: list[str] = []
     x = y = 0.0
     last = ""
-    for letter, rest in re.findall(r"([A-Za-z])([^A-Za-z]*)", d):
-        values = [round(float(number), digits) for number in NUMBER.findall(rest)]
+    for letter, rest in _COMMAND.findall(d):
+        values = [round(float(number), digits) for number in rest.split()]
         assert letter in "MLCQzZ", "matplotlib writes absolute points"
-        start = letter == "M"
-        parts = [value if start else value - (y if i % 2 else x) for i, value in enumerate(values)]
+        if letter == "L":
+            across, up = short(values[0] - x, digits), short(values[1] - y, digits)
+            if across == "0" and up == "0":
+                x, y = values
+                continue
+            command, joined = ("v", up) if across == "0" else ("h", across) if up == "0" else ("l", f"{across} {up}")
+        elif letter == "M":
+            command, joined = letter, f"{short(values[0], digits)} {short(values[1], digits)}"
+        else:
+            command = letter.lower()
+            joined = " ".join(short(value - (y if i % 2 else x), digits) for i, value in enumerate(values))
         if values:
             x, y = values[-2:]
-        texts = [short(part, digits) for part in parts]
-        command = letter if start else letter.lower()
-        if command == "l" and "0" in texts:
-            if texts == ["0", "0"]:
-                continue
-            command, texts = ("h", texts[:1]) if texts[1] == "0" else ("v", texts[1:])
-        joined = " ".join(texts).replace(" -", "-")
+        joined = joined.replace(" -", "-")
         # A command that repeats is said once.
         again = command == last and command in "lhvcq"
-        made.append((" " if joined[0] != "-" else "") + joined if again else command + joined)
+        made.append((joined if joined[0] == "-" else f" {joined}") if again else command + joined)
         last = command
     return "".join(made)
 

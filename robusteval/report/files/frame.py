@@ -1,16 +1,16 @@
-"""The data frames behind the CSV files: one line per measurement (long), one line per leaderboard row (wide).
+"""The tables behind the CSV files: one line per measurement (long), one line per leaderboard row (wide).
 
-Column names are in snake case. Fractions in full precision; what is missing is missing (NaN or None), never 0.
+Column names are in snake case. Fractions in full precision; what is missing is None, never 0.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
-import pandas as pd
-
+from robusteval.records import Measurement, TaskRecord
 from robusteval.report.board.columns import Column
 from robusteval.report.board.leaderboard import Leaderboard
 from robusteval.report.board.pairs import Place
@@ -19,62 +19,62 @@ from robusteval.report.board.scores import Score
 from robusteval.store import StoredRun
 
 Line = dict[str, Any]
+Table = dict[str, list[Any]]
+"""The columns by their names, all of one length."""
 
 SCORE_PARTS = ("low", "high", "sd", "n", "trust", "note")
 """What the wide table tells of a score beside its value, in columns of its name and theirs."""
 
-_DTYPES = {
-    frozenset({bool}): "boolean",
-    frozenset({int}): "Int64",
-    frozenset({float}): "Float64",
-    frozenset({int, float}): "Float64",
-    frozenset({str}): "string[python]",  # pyarrow's takes no lone surrogate, which a name may hold
-}
+_FIELDS = ("metric", "value", "n", "unit", "low", "high", "trust", "note", "outcomes", "passes")
+"""What the long table tells of a measurement as it was recorded."""
 
 
-def long_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
+def long_table(runs: Sequence[StoredRun]) -> Table:
     """One line per measurement, with its run; the entries of ``where`` are columns of their own.
 
     Those of weights kept on the way have an ``epoch``; it is missing for those of the final weights, which come first.
     Columns that only some measurements have come last, in alphabetical order, named ``where_<entry>``.
     """
-    lines: list[Line] = []
+    # Column by column, since there are tens of thousands of lines, and whole tasks agree in most of the columns.
+    found: Table = {}
+    measured: list[Measurement] = []
     for stored in sorted(runs, key=age):
         tasks = (*stored.tasks, *stored.on_the_way)
         for task in sorted(tasks, key=lambda task: (task.epoch is not None, task.epoch or 0, task.task, task.key)):
-            head = _run_columns(stored) | {
-                "test_data": task.test_data.name,
-                "test_digest": task.test_data.digest,
-                "verified": task.test_data.verified,
-                "task": task.task,
-                "task_version": task.version,
-                "task_key": task.key,
-                "epoch": task.epoch,
-            }
-            for m in task.measurements:
-                fields = m.model_dump(exclude={"task", "where", "reasons"})
-                fields["reasons"] = "; ".join(map(str, m.reasons))
-                lines.append(head | fields | {f"where_{key}": value for key, value in m.where.items()})
-    return _frame(lines, last=[key for key in sorted({key for line in lines for key in line}) if key[:6] == "where_"])
+            measured += task.measurements
+            for key, value in (_run_columns(stored) | _task_columns(task)).items():
+                found.setdefault(key, []).extend([value] * len(task.measurements))
+    for field in _FIELDS:
+        found[field] = list(map(attrgetter(field), measured))
+    found["reasons"] = ["; ".join(map(str, m.reasons)) for m in measured]
+    places = [m.where for m in measured]
+    for key in sorted({key for place in places for key in place}):
+        found[f"where_{key}"] = [place.get(key) for place in places]
+    return {name: found[key] for key, name in column_names(list(found)).items()} if measured else {}
 
 
-def wide_table(found: Leaderboard) -> pd.DataFrame:
+def _task_columns(task: TaskRecord) -> Line:
+    return {
+        "test_data": task.test_data.name,
+        "test_digest": task.test_data.digest,
+        "verified": task.test_data.verified,
+        "task": task.task,
+        "task_version": task.version,
+        "task_key": task.key,
+        "epoch": task.epoch,
+    }
+
+
+def wide_table(found: Leaderboard) -> Table:
     """One line per leaderboard row: runs, their other branches (``deployed`` false) and means over seeds."""
-    return _frame(wide_lines(found), last=[])
+    lines = wide_lines(found)
+    return {name: [line.get(key) for line in lines] for key, name in column_names(all_keys(lines)).items()}
 
 
 def wide_lines(found: Leaderboard) -> list[Line]:
     """The lines of the wide table; the keys are those of the columns, not yet their names (`column_names`)."""
     places = {id(one.head): part.ranking.place(one.head) for part in found.parts for one in part.groups}
     return [_wide_line(found.board.columns, row, places.get(id(row))) for row in found.board.rows]
-
-
-def _frame(lines: Sequence[Line], last: Sequence[str]) -> pd.DataFrame:
-    """Lines as a frame of nullable types, which keep integers integers beside missing values."""
-    ordered = [key for key in all_keys(lines) if key not in last] + list(last)
-    return pd.DataFrame(
-        {name: _series([line.get(key) for line in lines]) for key, name in column_names(ordered).items()}
-    )
 
 
 def all_keys(lines: Sequence[Line]) -> list[str]:
@@ -97,11 +97,6 @@ def column_names(keys: Sequence[str]) -> dict[str, str]:
         found[key] = next(one for one in tries if one not in taken)
         taken.add(found[key])
     return found
-
-
-def _series(values: Sequence[Any]) -> pd.Series[Any]:
-    kinds = frozenset(type(value) for value in values if value is not None)
-    return pd.Series(list(values), dtype=_DTYPES.get(kinds, "object"))
 
 
 def _run_columns(stored: StoredRun) -> Line:

@@ -139,13 +139,13 @@ def _score(part: Part, row: Row, column: Column) -> str:
 
 def _caption(part: Part, shown: Sequence[Column]) -> str:
     counts = {part.images(column) for column in shown} - {""}
-    n = f", {next(iter(counts))}" if len(counts) == 1 else ""
+    n = f" ({next(iter(counts))})" if len(counts) == 1 else ""
     if len(counts) > 1:
-        n = "; " + ", ".join(f"{_heading(one.short)}: {part.images(one)}" for one in shown if part.images(one)) + ";"
+        n = " (" + "; ".join(f"{_heading(one.short)}: {part.images(one)}" for one in shown if part.images(one)) + ")"
     ranked = part.ranked_by
     by = f" Rank: by {escaped(ranked.short)}, as far as paired tests bear (Holm, 95\\,\\%)." if ranked else ""
     return (
-        rf"{escaped(part.dataset)}: per cent of test images{n}, and 95\,\% intervals (sd: standard deviation of seeds, "
+        rf"{escaped(part.dataset)}: per cent of test images{n} with 95\,\% intervals (sd: standard deviation of seeds, "
         rf"where they are not known). \textbf{{Bold}}: the best; \underline{{underlined}}: not "
         rf"significantly worse than any.{by} FLOPs: of training, relative to standard training. "
         r"\textsuperscript{?} unchecked, \textsuperscript{!} doubtful."

@@ -28,7 +28,8 @@ _PARTS = {
     "high": "Upper end of the 95 % interval.",
     "sd": "Standard deviation over seeds, of a mean over several.",
     "n": "Test images.",
-    "trust": "ok: the checks of the attack found no doubt; flagged: they did; unchecked: they did not run.",
+    "trust": "ok: the checks of the attack found no doubt; flagged: they did; unchecked: they did not run; plain: no "
+    "attack made the number.",
     "note": "What to know of the number, or why it is missing.",
 }
 

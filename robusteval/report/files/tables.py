@@ -6,14 +6,11 @@ import csv
 import io
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
@@ -41,42 +38,47 @@ HEADING = 10
 """So wide may a heading be in a terminal; names of ensembles go on in further lines."""
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    """The frame as CSV: full precision, empty where missing, texts guarded against spreadsheets that compute them."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([_cell(name) for name in frame.columns])
-    writer.writerows(zip(*(_cells(frame[name]) for name in frame.columns), strict=True))
-    return file.getvalue()
+def csv_text(table: Mapping[str, Sequence[Any]]) -> str:
+    """The columns as CSV: full precision, empty where missing, texts guarded against spreadsheets that compute them.
+
+    Args:
+        table: columns by name; one of integers and other numbers is all written as the latter.
+    """
+    written = io.StringIO(newline="")
+    lines = csv.writer(written, lineterminator="\n")
+    lines.writerow(map(_cell, table))
+    lines.writerows(zip(*map(_cells, table.values()), strict=True))
+    return written.getvalue()
 
 
-def _cells(column: pd.Series[Any]) -> list[str]:
-    """A column's cells; most of a long table's are missing, and are not looked at one by one."""
-    known = column.notna().to_numpy()
-    cells = np.full(len(column), "", dtype=object)
-    cells[known] = [_cell(value) for value in column[known].tolist()]
-    return cells.tolist()
+def _cells(column: Sequence[Any]) -> Sequence[object]:
+    """A column's values as the module csv is to have them; it writes numbers in full and None as nothing."""
+    kinds = set(map(type, column)) - {type(None)}
+    if kinds == {int, float}:
+        return [value if value is None else float(value) for value in column]
+    if kinds <= {int, float}:
+        return column
+    if len(kinds) > 1:
+        return list(map(_cell, column))
+    known = {value: _cell(value) for value in set(column)}  # most texts are repeated
+    return list(map(known.__getitem__, column))
 
 
 def _cell(value: object) -> str:
     """A value as a CSV cell; a text that a spreadsheet would take for a formula gets an apostrophe in front.
 
-    >>> _cell("=cmd()"), _cell(-0.5), _cell(True)
-    ("'=cmd()", '-0.5', 'true')
+    >>> _cell("=cmd()"), _cell(-0.5), _cell(True), _cell(None)
+    ("'=cmd()", '-0.5', 'true', '')
     >>> _cell(chr(0xFEFF) + "=1")[0], _cell(chr(0xFF1D) + "1")[0]
     ("'", "'")
     """
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
-    return _guarded(str(value))
-
-
-@lru_cache(4096)
-def _guarded(value: str) -> str:
-    """The text with an apostrophe where it needs one; the same few stand in every line of a long table."""
-    text = clean(value)  # no tab or line break survives it, so only what is invisible can hide the first character
+    text = clean(str(value))  # no tab or line break survives it, so only what is invisible can hide the first character
     first = next((one for one in text if unicodedata.category(one) not in ("Zs", "Cf")), "")
     return f"'{text}" if unicodedata.normalize("NFKC", first) in ("=", "+", "-", "@") else text
 
@@ -94,14 +96,14 @@ class _Strip(NamedTuple):
         return GAP + max(map(cell_len, lines))
 
 
-def terminal_table(runs: Sequence[StoredRun], *, width: int = 80) -> Table:
+def terminal_table(runs: Sequence[StoredRun] | Leaderboard, *, width: int = 80) -> Table:
     """The leaderboard for a terminal: percent, the interval under it; failures and notes below the table.
 
     Under a method's name are the ranks that it may have. Of several seeds only their mean is shown, with its standard
     deviation.
 
     Args:
-        runs: any number of runs.
+        runs: any number of runs, or their leaderboard.
         width: of the terminal, in characters; scores for which it has no room are named below the table.
     """
     found = leaderboard(runs)

@@ -13,16 +13,16 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from robusteval.collector import paused
 from robusteval.manifest import replace
 from robusteval.report import text
 from robusteval.report.board.costs import trained
 from robusteval.report.board.leaderboard import Leaderboard, leaderboard
-from robusteval.report.board.pairs import Samples
 from robusteval.report.board.published import Cards
-from robusteval.report.board.rows import Board, Row, judged_on
+from robusteval.report.board.rows import Board, Row
 from robusteval.report.board.tagged import label
 from robusteval.report.figures.plots import PRINTED, Plot, paper
-from robusteval.report.figures.style import VARIABLES, drawing, inline, png, svg
+from robusteval.report.figures.style import drawing, inline, png, svg
 from robusteval.report.files.frame import long_table, wide_table
 from robusteval.report.files.latex import latex
 from robusteval.report.files.leftovers import renew
@@ -33,13 +33,16 @@ from robusteval.report.page.attacks import attacks
 from robusteval.report.page.details import charts, flat, link, transfers
 from robusteval.report.page.diagnostics import diagnostics
 from robusteval.report.page.embedded import embedded
-from robusteval.report.page.sections import Section, heat_cells, ranks, sections, shade
+from robusteval.report.page.lines import lines
+from robusteval.report.page.markup import facts, heat_cells, shade
+from robusteval.report.page.sections import Section, sections
 from robusteval.report.page.severities import severities
 from robusteval.report.page.shared import own, settings, shared
 from robusteval.store import StoredRun
 
 
-def write_report(out: Path, runs: Sequence[StoredRun], *, cards: Cards | None = None) -> Path:
+@paused()
+def write_report(out: Path, runs: Sequence[StoredRun] | Leaderboard, *, cards: Cards | None = None) -> Path:
     """The path of ``leaderboard.html``, written with its tables and figures into ``out``.
 
     The same records give the same bytes. Each file appears whole or not at all; the page comes last.
@@ -47,18 +50,17 @@ def write_report(out: Path, runs: Sequence[StoredRun], *, cards: Cards | None = 
     Args:
         out: the folder; made when missing. Files of the same names are replaced; figures that an earlier report
             wrote there and this one lacks are removed.
-        runs: any number of runs.
+        runs: any number of runs, or their leaderboard.
         cards: what is known about the methods, as plain data.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    samples = Samples()
-    found = leaderboard(runs, samples)
-    parts, drawn = _drawn(found, cards or {}, samples)
+    found = leaderboard(runs)
+    parts, drawn = _drawn(found, cards or {})
     renew(out / "plots", {name: data for part in parts for name, data in _files(part, drawn)})
     replace(out / "leaderboard.csv", csv_text(wide_table(found)).encode())
-    replace(out / "leaderboard-long.csv", csv_text(long_table(runs)).encode())
+    replace(out / "leaderboard-long.csv", csv_text(long_table(found.runs)).encode())
     replace(out / "leaderboard.md", markdown(found).encode())
     replace(out / "leaderboard.tex", latex(found).encode())
     replace(out / "leaderboard.json", listing(found).encode())
@@ -69,9 +71,8 @@ def write_report(out: Path, runs: Sequence[StoredRun], *, cards: Cards | None = 
 
 def page_text(runs: Sequence[StoredRun], *, cards: Cards | None = None) -> str:
     """The page alone; see `write_report`."""
-    samples = Samples()
-    found = leaderboard(runs, samples)
-    return _page(found.board, *_drawn(found, cards or {}, samples), cards or {})
+    found = leaderboard(runs)
+    return _page(found.board, *_drawn(found, cards or {}), cards or {})
 
 
 def _files(part: Section, drawn: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
@@ -83,10 +84,10 @@ def _files(part: Section, drawn: Mapping[str, str]) -> Iterator[tuple[str, bytes
             yield f"{plot.name}.pdf", paper(plot)
 
 
-def _drawn(found: Leaderboard, cards: Cards, samples: Samples) -> tuple[list[Section], dict[str, str]]:
+def _drawn(found: Leaderboard, cards: Cards) -> tuple[list[Section], dict[str, str]]:
     """The sections, and their figures as SVG by file name."""
     with drawing():
-        parts = sections(found, cards, samples)
+        parts = sections(found, cards)
     return parts, {plot.name: svg(plot.figure) for part in parts for plot in part.files}
 
 
@@ -117,7 +118,7 @@ def _page(shown: Board, parts: Sequence[Section], drawn: Mapping[str, str], card
         rows={key: rows[0] for key, rows in branches.items()},
         branches=branches,
         anchors={id(stored): f"run-{number}" for number, stored in enumerate(runs, 1)},
-        cards=cards,
+        cards=_cards(environment, runs, cards),
         data=Markup(embedded(parts, cards, labels)),
         labels=labels,
         settings={id(stored): own(one, common) for stored, one in zip(runs, found, strict=True)},
@@ -146,9 +147,11 @@ def _checks(runs: Sequence[StoredRun]) -> dict[str, list[str]]:
     return {name: list(found[name]) for name in sorted(found)}
 
 
-def _breaks(name: str) -> Markup:
-    """A name that may be broken after an underscore."""
-    return Markup(str(escape(text.clean(name))).replace("_", "_<wbr>"))
+def _cards(environment: Environment, runs: Sequence[StoredRun], cards: Cards) -> dict[str, Markup]:
+    """Method -> what the details of its runs say about it."""
+    template = environment.get_template("card.html")
+    methods = {stored.run.method for stored in runs}
+    return {name: Markup(template.render(card=cards[name]) if name in cards else "") for name in methods}
 
 
 def _template_text(name: str) -> str:
@@ -163,12 +166,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
         finalize=lambda value: text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters |= {
         "short": lambda value, limit=40: text.clean(value, limit),
-        "breaks": _breaks,
-        "plain": lambda value: "" if value is None else f"{value:.6g}",
         "reasons": lambda value: text.clean("; ".join(map(str, value))),
         "percent": text.percent,
         "number": text.number,
@@ -179,7 +181,6 @@ def _environment() -> Environment:
         "duration": text.duration,
         "flat": flat,
         "ident": id,
-        "verified": lambda row: row.stored.run.train_data.verified and all(t.verified for t in judged_on(row.stored)),
     }
     environment.globals |= {
         "span": text.span,
@@ -191,11 +192,10 @@ def _environment() -> Environment:
         "heat_cells": heat_cells,
         "attacks": attacks,
         "severities": severities,
-        "ranks": ranks,
+        "lines": lines,
+        "facts": facts,
         "link": link,
         "missing": text.MISSING,
         "trained": trained,
-        "tests": judged_on,
-        "variable": lambda look: VARIABLES[look.colour],
     }
     return environment

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-from markupsafe import Markup
 
 from robusteval.report.board.columns import Column
 from robusteval.report.board.grids import Grid, bounds, grid
@@ -20,7 +18,6 @@ from robusteval.report.figures.plots import Look, Plot, looks
 from robusteval.report.figures.selection import figures
 from robusteval.report.figures.stopping_plot import late_stopping
 from robusteval.report.page.against import comparable
-from robusteval.report.text import MISSING, percent
 
 
 class Heat(NamedTuple):
@@ -66,21 +63,19 @@ class Section(NamedTuple):
         return self.part.groups
 
 
-def sections(found: Leaderboard, cards: Cards, samples: Samples | None = None) -> list[Section]:
+def sections(found: Leaderboard, cards: Cards) -> list[Section]:
     """The data sets of the leaderboard, each with its figures.
 
     Args:
         found: the rows, with their ranks.
         cards: what is known about the methods.
-        samples: where outcomes are read, if they were read before.
     """
-    samples = samples or Samples()
     slugs: list[str] = []
     files: list[str] = []
     for part in found.parts:
         slugs.append(slug(part.dataset, slugs))
     pairs = zip(found.parts, slugs, strict=True)
-    return [_section(part, f"-{one}" if len(slugs) > 1 else "", files, cards, samples) for part, one in pairs]
+    return [_section(part, f"-{one}" if len(slugs) > 1 else "", files, cards, found.samples) for part, one in pairs]
 
 
 def slug(name: str, taken: Sequence[str]) -> str:
@@ -151,20 +146,3 @@ def ranks(section: Section) -> dict[int, Rank]:
         row: Rank(place.best, place.worst, best[place.best, place.of] > 1, 0 if place.of == len(known) else place.of)
         for row, place in known.items()
     }
-
-
-def shade(value: float | None, low: float, high: float) -> int:
-    """The step of a heat map cell's colour, from 0 to 20."""
-    return 0 if value is None or high <= low else round(20 * (value - low) / (high - low))
-
-
-def heat_cells(values: Iterable[float | None], low: float, high: float) -> Markup:
-    """The cells of a line of a heat map. Not in a template: a page of 500 runs has 40,000 of them."""
-    return Markup(
-        "".join(
-            f'<td class="absent">{MISSING}</td>'
-            if value is None
-            else f'<td class="h{shade(value, low, high)}">{percent(value)}</td>'
-            for value in values
-        )
-    )

@@ -8,18 +8,18 @@ const element = (tag, properties, ...children) => {
 };
 const whole = (value) => value.toLocaleString("en");
 const MINUS = "\u2212";
+const STEP = 60; // so many rows are laid out at once, and as many more whenever somebody comes near the last
 
 /* The leaderboards: their rows as the script knows them, in the order of the page. */
 const boards = [...document.querySelectorAll("table.board")].map((table, place) => {
-  const board = { ...data.boards[place], table, place, sorted: null };
+  const board = { ...data.boards[place], table, place, sorted: null, limit: STEP, set: table.closest(".set") };
   board.heads = [...table.tHead.rows[1].cells];
   board.groups = [...table.tHead.rows[0].cells].filter((cell) => cell.tagName === "TH");
   board.spans = board.groups.map((cell) => cell.colSpan);
   board.bodies = [...table.tBodies];
   board.lines = board.bodies.map((body, row) => {
     const [name, method, architecture, branches, trust, tags] = board.rows[row];
-    const text = [name, method, architecture, ...tags, data.papers[method] ?? ""].join(" ").toLowerCase();
-    return { body, row, board, name, method, architecture, branches: branches > 1 ? "several" : "one", trust, tags, text };
+    return { body, row, board, name, method, architecture, branches: branches > 1 ? "several" : "one", trust, tags };
   });
   return board;
 });
@@ -37,7 +37,10 @@ const sort = (board, key, order) => {
     if (head.dataset.first) head.setAttribute("aria-sort", head === board.heads[column] ? order : "none");
   }
   board.sorted = column < 0 ? null : [key, order];
-  if (column < 0) return board.table.append(...board.bodies);
+  if (column < 0) {
+    board.table.append(...board.bodies);
+    return lay(board);
+  }
   const values = new Map(board.bodies.map((body) => [body, body.rows[0].cells[column].dataset.v ?? ""]));
   const sign = order === "ascending" ? 1 : -1;
   const text = board.heads[column].dataset.kind === "text";
@@ -47,6 +50,7 @@ const sort = (board, key, order) => {
     if (x === "" || y === "") return (x === "") - (y === "");
     return sign * (text ? x.localeCompare(y) : Number(x) - Number(y));
   }));
+  lay(board);
 };
 
 /* Search and filters. */
@@ -54,20 +58,25 @@ const FILTERS = ["architecture", "method", "branches", "trust", "tags"];
 const WORDS = {
   ok: "checked", flagged: "doubtful", unchecked: "unchecked", one: "one", several: "several",
 };
+const searched = (line) => {
+  line.text ??= [line.name, line.method, line.architecture, ...line.tags, data.papers[line.method] ?? ""].join(" ").toLowerCase();
+  return line.text;
+};
 const filter = () => {
   const words = field("q").value.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen = FILTERS.filter((name) => field(name).value);
   for (const line of lines) {
-    line.body.hidden = !(words.every((word) => line.text.includes(word))
+    line.body.hidden = !(words.every((word) => searched(line).includes(word))
       && chosen.every((name) => [line[name]].flat().includes(field(name).value)));
   }
   for (const board of boards) {
-    board.table.closest(".set").hidden = field("set").value !== "" && field("set").value !== String(board.place);
+    board.set.hidden = field("set").value !== "" && field("set").value !== String(board.place);
     board.table.classList.toggle("deployed", field("deployed").checked);
+    lay(board);
   }
   let [shown, all] = [0, 0];
   for (const { body, board } of lines) {
-    const hidden = body.hidden || board.table.closest(".set").hidden;
+    const hidden = body.hidden || board.set.hidden;
     const others = field("deployed").checked ? body.querySelectorAll(".other").length : 0;
     all += body.rows.length;
     shown += hidden ? 0 : body.rows.length - others;
@@ -154,10 +163,7 @@ const points = (units) => {
 const chance = (p) => (p === 0 ? "0" : p >= 0.001 ? String(p) : p.toExponential(1));
 const entry = (text, small = "", className = "") => element("td", { className, textContent: text },
   ...(small ? [" ", element("small", { textContent: small })] : []));
-const copied = (cell) => {
-  const [value, small] = [cell.querySelector("b"), cell.querySelector("small")];
-  return value ? entry(value.textContent, small?.textContent) : entry(cell.firstChild.textContent);
-};
+const copied = (cell) => entry((cell.querySelector("b") ?? cell.firstChild).textContent.trim(), cell.querySelector("small")?.textContent);
 const why = (board, column, i, j, cells) => {
   const absent = [i, j].filter((_, side) => cells[side].dataset.v === "");
   if (absent.length) return `not measured of ${absent.map((row) => board.rows[row][0]).join(" and ")}`;
@@ -249,21 +255,48 @@ const pick = (rows) => {
   }
   write();
 };
+const ticked = new Map(); // box -> line
 const boxes = () => {
   for (const line of lines.filter((one) => one.row < one.board.cost.length && one.board.rows.length > 1)) {
     line.box = element("input", { type: "checkbox", ariaLabel: `Compare ${line.name}`, title: "Compare with another row" });
-    line.box.addEventListener("change", () => {
-      const others = picked.filter((one) => one !== line && one.board === line.board);
-      pick(line.box.checked ? [...others.slice(-1), line] : others);
-    });
-    line.box.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter") return;
-      event.preventDefault();
-      if (!panel.hidden) panel.querySelector("button").focus();
-    });
+    ticked.set(line.box, line);
     line.body.rows[0].cells[0].append(line.box);
   }
 };
+addEventListener("change", ({ target }) => {
+  const line = ticked.get(target);
+  if (!line) return;
+  const others = picked.filter((one) => one !== line && one.board === line.board);
+  pick(target.checked ? [...others.slice(-1), line] : others);
+});
+
+/* Rows far down are not laid out before somebody comes near them. */
+const lay = (board) => {
+  let shown = 0;
+  for (const body of board.table.tBodies) {
+    shown += body.hidden ? 0 : 1;
+    body.classList.toggle("far", shown > board.limit);
+  }
+};
+const more = (board) => {
+  board.limit += STEP;
+  lay(board);
+};
+addEventListener("focusin", ({ target }) => {
+  const body = target.closest(".board tbody");
+  let next = body?.nextElementSibling;
+  while (next?.hidden) next = next.nextElementSibling;
+  if (next?.className === "far") more(boards.find((board) => board.table.contains(body)));
+});
+const extend = new IntersectionObserver((seen) => {
+  for (const { target } of seen.filter((one) => one.isIntersecting)) {
+    const board = boards.find((one) => one.end === target);
+    if (!board.bodies.some((body) => body.className === "far" && !body.hidden)) continue;
+    more(board);
+    extend.unobserve(target);
+    extend.observe(target); // there may be room for more
+  }
+}, { rootMargin: "800px 0px", scrollMargin: "800px 0px" });
 
 /* The view in the address, so that it can be shared. */
 let timer = 0;
@@ -317,6 +350,9 @@ if (tools) {
   document.head.append(rules);
   boxes();
   for (const board of boards) {
+    board.end = element("div");
+    board.table.after(board.end);
+    extend.observe(board.end);
     for (const head of board.heads.filter((one) => one.dataset.first)) {
       head.querySelector("button").addEventListener("click", () => {
         const now = head.getAttribute("aria-sort");
@@ -359,7 +395,10 @@ if (tools) {
   addEventListener("click", (event) => { if (!menu.contains(event.target)) menu.open = false; });
   addEventListener("keydown", (event) => {
     const typing = event.target.closest?.("input:not([type=checkbox]), select, textarea");
-    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    if (event.key === "Enter" && ticked.has(event.target)) {
+      event.preventDefault();
+      if (!panel.hidden) panel.querySelector("button").focus();
+    } else if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
       field("q").focus();
     } else if (event.key === "Escape") {
@@ -375,7 +414,28 @@ if (tools) {
   });
 }
 
-/* Maps of severities become tables when somebody looks at them: thousands of cells would slow the page down. */
+/* Tables wider than the window say so; those that fit keep their headings in sight. */
+const mark = (box) => {
+  const [hint, table] = [box.previousElementSibling, box.firstElementChild];
+  const wider = table.getBoundingClientRect().right + box.scrollLeft > box.getBoundingClientRect().right + 1;
+  if (hint?.classList.contains("hint")) hint.hidden = !wider;
+  box.classList.toggle("fits", !wider);
+  box.classList.toggle("more", wider && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+};
+const sizes = new ResizeObserver((seen) => new Set(seen.map(({ target }) => target.closest(".scroll"))).forEach(mark));
+const watch = (part) => {
+  for (const box of part.querySelectorAll(".scroll")) {
+    box.addEventListener("scroll", () => mark(box), { passive: true });
+    sizes.observe(box);
+    if (box.firstElementChild.className === "board") sizes.observe(box.firstElementChild);
+  }
+};
+watch(document.querySelector("main"));
+
+document.querySelector(".blocked").remove();
+
+/* What waits as text becomes elements when somebody looks at it: tens of thousands of them would slow the page down.
+   Without scripts a browser reads the same text as the elements that it is. */
 const coloured = (text) => {
   const lines = text.trim().split("\n").map((line) => line.trim().split(/ +/));
   const numbers = lines.slice(1).flatMap((line) => line.slice(1).map(Number).filter((value) => !Number.isNaN(value)));
@@ -387,26 +447,34 @@ const coloured = (text) => {
     element("th", { scope: "row", textContent: severity }), ...lines.slice(1).map((line) => cell(line[place + 1]))));
   return element("table", { className: "heat" }, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
 };
-addEventListener("toggle", (event) => {
-  if (!event.target.open) return;
-  for (const map of event.target.querySelectorAll("pre")) map.replaceWith(coloured(map.textContent));
-}, true);
+const unfold = (part) => {
+  const text = part.querySelector(":scope > noscript");
+  if (!text) return;
+  text.outerHTML = text.textContent;
+  for (const map of part.querySelectorAll("pre")) map.replaceWith(coloured(map.textContent));
+  watch(part);
+};
+const runs = document.querySelector(".runs");
+const late = [...document.querySelectorAll(".later")].map((text) => text.parentElement);
+const near = new IntersectionObserver((seen) => {
+  for (const { target } of seen.filter((one) => one.isIntersecting)) unfold(target);
+}, { rootMargin: "1000px 0px" });
+for (const part of late) near.observe(part);
+new MutationObserver((changes) => {
+  for (const { target } of changes) if (target.open) unfold(target);
+}).observe(runs, { subtree: true, attributeFilter: ["open"] });
+for (const run of runs.querySelectorAll(".run[open]")) unfold(run);
+addEventListener("beforeprint", () => late.forEach(unfold));
+addEventListener("keydown", (event) => {
+  // The browser searches what is in the page, also behind what is folded.
+  if (event.key !== "F3" && !((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "f")) return;
+  for (const board of boards) {
+    board.limit = Infinity;
+    lay(board);
+  }
+  for (const part of [...late, ...runs.querySelectorAll(".run")]) unfold(part);
+});
 
-/* Tables wider than the window say so; those that fit keep their headings in sight. */
-for (const box of document.querySelectorAll("main .scroll")) {
-  const hint = box.previousElementSibling;
-  const mark = () => {
-    const table = box.firstElementChild;
-    const wider = table.getBoundingClientRect().right + box.scrollLeft > box.getBoundingClientRect().right + 1;
-    if (hint?.classList.contains("hint")) hint.hidden = !wider;
-    box.classList.toggle("fits", !wider);
-    box.classList.toggle("more", wider && box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
-  };
-  box.addEventListener("scroll", mark, { passive: true });
-  const watch = new ResizeObserver(mark);
-  watch.observe(box);
-  if (box.firstElementChild.className === "board") watch.observe(box.firstElementChild);
-}
 const button = document.querySelector(".theme");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const show = () => {
