@@ -67,7 +67,7 @@ class Measurement(Record):
         where: what distinguishes it, e.g. branch, attack_branch, corruption, severity, norm, epsilon, steps.
         trust: ``ok``: the checks of `robusteval.attacks.doubts` found no doubt; ``flagged``: they did; ``unchecked``:
             they did not run, and the number awaits them, because an attack made it; ``plain``: a count or a mean that
-            no attack made, so that there is nothing to check.
+            no attack made, or no number, so that there is nothing to check.
         reasons: what they found.
         outcomes: key of its per-sample outcomes in the task's ``.npz``, if they were stored.
         passes: forward and backward passes of an attack, per image, if it is one's number.
@@ -91,7 +91,7 @@ class Measurement(Record):
     @model_validator(mode="after")
     def _plain(self) -> Measurement:
         """Older records call plain numbers unchecked, and tasks need not say which theirs are."""
-        if self.trust == "unchecked" and not _attacked(self):
+        if self.trust == "unchecked" and (self.n == 0 or not _attacked(self)):
             self.__dict__["trust"] = "plain"  # frozen, but nobody has it yet
         return self
 

@@ -70,7 +70,10 @@ class FabSearch:
         return self.restarts * (self.iterations + 1) + self.bisections
 
     def begin(self, query: Query, state: State) -> State:
-        """See `Search`. ``low`` and ``nearest`` enclose the boundary, with their logits; ``point`` is asked next."""
+        """See `Search`. ``low`` and ``nearest`` enclose the boundary, with their logits; ``point`` is asked next.
+
+        ``stream`` is where restarts are drawn from.
+        """
         assert self.rank >= 1
         assert 1 <= self.restarts < _RESTARTS
         x, y = state["x"], state["y"]
@@ -78,7 +81,13 @@ class FabSearch:
         assert self.rank < logits.shape[1], "there are fewer wrong classes"
         others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
         target = others.sort(dim=1, descending=True, stable=True).indices[:, self.rank - 1]
-        state = {**state, **none_found(state), "point": x, "target": target}
+        state = {
+            **state,
+            **none_found(state),
+            "point": x,
+            "target": target,
+            "stream": torch.full_like(y, self.rng.seed),
+        }
         state |= {"low": x, "low_logits": logits, "high_logits": logits}
         return nearer(query, state, x, logits.argmax(dim=1) != y, norm=self.norm, epsilon=self.epsilon)
 
@@ -153,6 +162,7 @@ class FabSearch:
         point = state["point"]
         if not len(new):
             return point
+        assert bool((state["stream"][new] == self.rng.seed).all()), "searches with restarts of their own share no batch"
         x, key = state["x"][new], state["index"][new] * _RESTARTS + restart[new]
         rng, shape = self.rng.at("restart"), x.shape[1:]
         draw = 2 * rng.uniform(key, *shape) - 1 if self.norm == "Linf" else rng.normal(key, *shape)

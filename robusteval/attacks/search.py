@@ -154,12 +154,13 @@ def run(
     slots: int = SLOTS,
     early: bool = True,
     stepped: Callable[[int], None] | None = None,
+    ended: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """What the search makes of each image: float32, shape of x.
 
-    Of several searches, it is what the first that hits makes of the image. They do not wait for one another: slots that
-    no image's first search needs are filled with later ones, which leave as soon as one before them has hit. Where none
-    hits, it is the example that comes nearest to an error.
+    Of several searches, it is what the first makes of the image whose example is misclassified. They do not wait for
+    one another: slots that no image's first search needs are filled with later ones, which leave as soon as one before
+    them has hit. Where none succeeds, it is the example that comes nearest to an error.
 
     The network is in eval mode meanwhile, and its flags are as before afterwards. Whether an example is adversarial is
     for the caller to find out in float32, on batches of the shape that its other predictions have.
@@ -175,6 +176,8 @@ def run(
         early: whether an image leaves at its first hit.
         stepped: told how many steps were taken, or spared because an image left; in the end ``steps`` for each image
             and search.
+        ended: told in the end, of each image, which search it owes its example to (int64 (n,), from 0), or their number
+            where none succeeded. Those after it may not have been tried.
     """
     assert not torch.is_inference_mode_enabled(), "no gradient can be had in inference mode; no_grad is fine"
     lanes, x, n = (search, *then), x.detach(), len(x)
@@ -200,7 +203,10 @@ def run(
             if not len(rows):
                 if stepped is not None and spared:
                     stepped(spared)
-                return _chosen(query, x, y, found.view(len(lanes), *x.shape), first, slots)
+                examples, by = _chosen(query, x, y, found.view(len(lanes), *x.shape), first, slots)
+                if ended is not None:
+                    ended(by)
+                return examples
             step = state["step"]
             state = search.step(query, state)
             if state["step"] is step:
@@ -221,27 +227,30 @@ def run(
                 rows = rows.index_select(0, staying)
 
 
-def _chosen(query: Query, x: Tensor, y: Tensor, found: Tensor, first: Tensor, rows: int) -> Tensor:
+def _chosen(query: Query, x: Tensor, y: Tensor, found: Tensor, first: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Each image's example among those of all lanes (lanes, n, ...): the first misclassified one, or the nearest to it.
 
     Searches need not have seen that what they hand back is misclassified. The nearest has the least margin in float32;
-    the image itself, which some searches hand back where they found nothing, is never nearer than another.
+    the image itself, which some searches hand back where they found nothing, is not asked and never nearer than others.
+
+    Also the lane of each misclassified one; the number of lanes where there is none.
     """
     if len(found) == 1:
-        return found[0]
+        return found[0], first
     lane = torch.arange(len(found), device=x.device).unsqueeze(1)
-    lead = torch.zeros(found.shape[:2], device=x.device).masked_fill(lane == first, torch.inf)
-    lead = lead.masked_fill(lane > first, -torch.inf)
-    unhit = torch.nonzero(lane < first)
+    changed = torch.stack([(example != x).flatten(1).any(dim=1) for example in found])
+    lead = torch.full(found.shape[:2], -torch.inf, device=x.device).masked_fill(lane == first, torch.inf)
+    unhit = torch.nonzero((lane < first) & changed)
     for start in range(0, len(unhit), rows):
         which, image = unhit[start : start + rows].unbind(dim=1)
         example, label = found[which, image], y[image]
         logits = query.exact(example)
         near = -margin(logits, label).nan_to_num(nan=torch.inf)
-        near[(example == x[image]).flatten(1).all(dim=1)] = -torch.inf
         near[logits.argmax(dim=1) != label] = torch.inf
         lead[which, image] = near
-    return found[lead.argmax(dim=0), torch.arange(len(x), device=x.device)]
+    best = lead.argmax(dim=0)
+    by = torch.where(lead.amax(dim=0) == torch.inf, best, len(found))
+    return found[best, torch.arange(len(x), device=x.device)], by
 
 
 def _begun(search: Search, query: Query, x: Tensor, y: Tensor, index: Tensor) -> State:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from robusteval.attacks.bumps import bump, grid, length, moved
 from robusteval.attacks.search import Query, State, Threat
 from robusteval.losses import margin
 from robusteval.options import Norm
@@ -56,14 +57,15 @@ class SquareSearch:
         """See `Search`.
 
         ``loss`` is the margin of ``example``, ``rejected`` the number of proposals since it was found; ``up`` and
-        ``down`` are the ends of an Linf ball.
+        ``down`` are the ends of an Linf ball; ``stream`` is where windows are drawn from.
         """
         assert 1 <= self.steps < _STEPS
         x, index = state["x"], state["index"]
         rng = self.rng.at("start")
         state = {**state, "loss": torch.full_like(x[:, 0, 0, 0], torch.inf), "rejected": torch.zeros_like(index)}
+        state |= {"stream": torch.full_like(index, self.rng.seed)}
         if self.threat.norm == "L2":
-            return state | {"example": self._to_sphere(x, _grid(rng, index, x.shape))}
+            return state | {"example": self._to_sphere(x, grid(rng, index, x.shape))}
         up, down = (self.threat.ball(x).point(torch.full_like(x, sign * self.threat.epsilon)) for sign in (1, -1))
         stripes = _coins(rng, index, x.shape[1], 1, x.shape[3])
         return state | {"up": up, "down": down, "example": torch.where(stripes, up, down)}
@@ -99,6 +101,7 @@ class SquareSearch:
 
     def _windows(self, state: State, step: Tensor) -> _Windows:
         """The windows of some steps, which are (n,), (n,), ... of the n images."""
+        assert bool((state["stream"] == self.rng.seed).all()), "searches that draw other windows share no batch"
         height, width = state["x"].shape[2:]
         key = state["index"].repeat(len(step) // len(state["index"])) * _STEPS + step
         schedule = self._schedule(state)
@@ -128,7 +131,7 @@ class SquareSearch:
         turned = _coins(self.rng.at("turn"), key).long()[:, None, None]
         bumps = schedule.bumps[turned, level, windows.row[:, :, None], windows.column[:, None, :]].unsqueeze(1)
         bumps = torch.where(windows.up, bumps, -bumps)
-        return self._to_sphere(x, _moved(best - x, bumps, windows.inside, emptied.inside, self.threat.epsilon))
+        return self._to_sphere(x, moved(best - x, bumps, windows.inside, emptied.inside, self.threat.epsilon))
 
     def _schedule(self, state: State) -> _Schedule:
         """Of images of this size."""
@@ -137,8 +140,7 @@ class SquareSearch:
 
     def _to_sphere(self, x: Tensor, delta: Tensor) -> Tensor:
         """The images at a perturbation of length epsilon, cut off at the pixel range."""
-        length = _length(delta, (1, 2, 3))
-        return self.threat.ball(x).point(delta * (self.threat.epsilon / (length + 1e-12)))
+        return self.threat.ball(x).point(delta * (self.threat.epsilon / (length(delta, (1, 2, 3)) + 1e-12)))
 
 
 def _room(query: Query, rejected: Tensor) -> int:
@@ -185,24 +187,6 @@ def window_sides(p: float, height: int, width: int, norm: Norm) -> list[int]:
     return [min(side, height, width) for side in sides]
 
 
-def bump(side: int) -> Tensor:
-    """A hill above a valley, float32 (side, side) of Euclidean norm 1, as in the paper."""
-    upper = side // 2
-    both = torch.empty(side, side)
-    both[:upper], both[upper:] = _hill(upper, side), -_hill(side - upper, side)
-    return both / _length(both, (0, 1))
-
-
-def _hill(height: int, width: int) -> Tensor:
-    """Sums of 1 / k**2, fewer further from the middle in the maximum norm; of Euclidean norm 1."""
-    most = max(height, width) // 2 + 1
-    row, column = torch.arange(height) - height // 2, torch.arange(width) - width // 2
-    off = torch.maximum(row.abs()[:, None], column.abs()[None, :])
-    tails = torch.arange(1, most + 1).double().pow(-2).flip(0).cumsum(0).flip(0)
-    hill = tails[off].float()
-    return hill / _length(hill, (0, 1))
-
-
 class _Schedule(NamedTuple):
     """``halvings`` of the windows, their ``sides`` before each and after the last, and their ``bumps`` in L2.
 
@@ -243,41 +227,3 @@ def _place(rng: Stream, key: Tensor, side: Tensor, height: int, width: int) -> _
     row, column = (torch.where((i >= 0) & (i < outside), i, outside) for i in (row, column))
     inside = (row < outside)[:, :, None] & (column < outside)[:, None, :]
     return _Place(inside.unsqueeze(1), row, column)
-
-
-def _grid(rng: Stream, index: Tensor, shape: torch.Size) -> Tensor:
-    """Bumps side by side, each a fifth of the image wide, in the middle of it: float32, of the shape."""
-    _, channels, height, width = shape
-    side = max(min(height, width) // 5, 1)
-    rows, columns = height // side, width // side
-    signs = _coins(rng, index, channels, rows, columns)[..., None, None]
-    hill = bump(side).to(index.device)
-    hills = torch.stack([hill, hill.T])
-    # The published code turns the bumps of all images alike.
-    tiles = hills[_coins(rng.at("turn"), index, rows, columns).long()].unsqueeze(1)
-    tiles = torch.where(signs, tiles, -tiles)
-    delta = torch.zeros(len(index), *shape[1:], device=index.device)
-    top, left = (height - rows * side) // 2, (width - columns * side) // 2
-    delta[:, :, top : top + rows * side, left : left + columns * side] = tiles.transpose(3, 4).reshape(
-        len(index), channels, rows * side, columns * side
-    )
-    return delta
-
-
-def _moved(delta: Tensor, bump: Tensor, to: Tensor, source: Tensor, epsilon: float) -> Tensor:
-    """The perturbations after the second window's length has gone to the first, which a bump deforms.
-
-    The share of the ball that clipping to the pixel range had left unused is divided among the channels.
-    """
-    window = torch.where(to, delta, 0)
-    both = _length(torch.where(to | source, delta, 0), (2, 3)).square()
-    unused = (epsilon**2 - _length(delta, (1, 2, 3)).square()).clamp(min=0) / delta.shape[1]
-    shape = bump + window / (_length(window, (2, 3)) + 1e-12)
-    shape = shape / (_length(shape, (2, 3)) + 1e-12) * (unused + both).sqrt()
-    return torch.where(to, shape, torch.where(source, 0, delta))
-
-
-def _length(values: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The Euclidean norm along some axes, which stay."""
-    length: Tensor = torch.linalg.vector_norm(values, dim=dims, keepdim=True)
-    return length

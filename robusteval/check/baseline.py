@@ -31,6 +31,9 @@ POINT = 0.01
 FALSE_ALARMS = 0.01
 """How often, at most, the gate may turn red over code that trains as well as before."""
 
+GARBLED = "restore it, or delete it and write it anew with `--update`"
+"""What to do about a file that is no baseline: merged by hand, most often, or another file."""
+
 WIDE = 120
 """Characters of a line of the file; what has lines of its own inside is broken up, whatever its length."""
 
@@ -157,7 +160,10 @@ class Baseline(Record):
             if not len(number.values) == len(number.outcomes) == len(cell.seeds):
                 raise ValueError(f"cells.{name}.numbers.{branch}.{key}: not one value and outcome a seed")
             quantity = self.quantities[key]
-            means = number.scores(quantity).mean(axis=1)
+            try:
+                means = number.scores(quantity).mean(axis=1)
+            except ValueError as error:
+                raise ValueError(f"cells.{name}.numbers.{branch}.{key}: {error}") from None
             if np.abs(means - number.values).max() > 1e-9:
                 raise ValueError(f"cells.{name}.numbers.{branch}.{key}: a value is not the mean of its outcomes")
         for name, cell in self.cells.items():
@@ -209,12 +215,13 @@ def read(path: Path) -> Baseline:
     try:
         raw = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserError(
-            f"--baseline {path}: cannot be read: {error.strerror}; `robusteval check --update` writes one"
-        ) from error
+        hint = "; `robusteval check --update` writes one" if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"--baseline {path}: cannot be read: {error.strerror}{hint}") from error
     except ValueError as error:
-        raise UserError(f"--baseline {path}: not JSON: {error}") from None
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
+        raise UserError(f"--baseline {path}: not JSON: {error}; {GARBLED}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"--baseline {path}: not a baseline: no table; {GARBLED}")
+    version = raw.get("schema_version")
     if isinstance(version, int) and version > SCHEMA:
         raise UserError(
             f"--baseline {path}: written by a newer robusteval (schema {version}); upgrade robusteval to read it; "
@@ -225,4 +232,5 @@ def read(path: Path) -> Baseline:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise UserError(f"--baseline {path}: not a baseline: {place and place + ': '}{first['msg']}") from None
+        text = f"{place and place + ': '}{first['msg'].removeprefix('Value error, ')}"
+        raise UserError(f"--baseline {path}: not a baseline: {text}; {GARBLED}") from None

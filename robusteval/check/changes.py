@@ -28,12 +28,15 @@ def counterpart(quantity: Quantity, now: Mapping[str, Quantity]) -> str | None:
 
 def changed_quantity(before: Quantity, now: Quantity) -> str:
     """In what the quantities differ; empty if in nothing."""
+    # What names the quantity is an option of the task, too: it is told once.
+    told = {key for key, value in before.where.items() if now.where.get(key) != value}
+    options = {key: value for key, value in before.options.items() if key not in told}
     differences = [
         *differing("", before.where, now.where),
-        *differing("option ", before.options, now.options),
+        *differing("option ", options, now.options),
         *_differs("version of the task", before.version, now.version),
-        *_differs("test images", before.n, now.n),
-        *_differs("images in each mean", before.parts, now.parts),
+        *_differs("number of test images", before.n, now.n),
+        *_differs("number of images in each mean", before.parts, now.parts),
         *_differs("digest of the test images", before.images[:12], now.images[:12]),
     ]
     return "; ".join(differences)
@@ -45,7 +48,7 @@ def changed_cell(before: Cell, now: Cell) -> str:
         *_differs("method", before.method, now.method),
         *differing("option ", before.options, now.options),
         *differing("training.", _decisive(before.training), _decisive(now.training)),
-        *_differs("training images", before.train_images[1], now.train_images[1]),
+        *_differs("number of training images", before.train_images[1], now.train_images[1]),
         *_differs("digest of the training images", before.train_images[0][:12], now.train_images[0][:12]),
     ]
     return "; ".join(differences)

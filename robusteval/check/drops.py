@@ -73,9 +73,10 @@ def drops(pairs: Sequence[Paired], *, false_alarms: float) -> list[Drop]:
     The level is Bonferroni's. Whether anything is red depends on the least p-value alone, for which Holm's method is
     no better, and Bonferroni's intervals say the same as its test. It is shared by the numbers that could be red at
     all: one whose fall to 0 would be within its interval if it were the only number takes no share (as Tarone, 1990,
-    doi:10.2307/2531456, does for tables of few counts). Its baseline alone decides that. Those that could be red by
-    the whole level, but not by their share, count: which numbers these are is not known well enough from five seeds,
-    and to leave them out would favour those whose spread happens to be underestimated.
+    doi:10.2307/2531456, does for tables of few counts). The baseline alone decides that (where it holds one training,
+    the spread of the new ones has a say). Those that could be red by the whole level, but not by their share, count:
+    which numbers these are is not known well enough from five seeds, and to leave them out would favour those whose
+    spread happens to be underestimated.
 
     Args:
         pairs: all numbers that one call of the gate compares.

@@ -149,11 +149,12 @@ class _Matched:
         """Why there is nothing to compare with a number of the baseline."""
         cell = self.now.cells.get(name)
         if cell is None:
-            return "the baseline has this cell and the runs have not"
+            return "the baseline has this cell and the runs do not; if that is meant: `--update`"
         if not cell.seeds:
             return "the cell failed"
         if branch not in cell.numbers:
-            return f"there is no branch {branch} any more; there are: {', '.join(cell.numbers) or 'none'}"
+            there = ", ".join(cell.numbers) or "none"
+            return f"there is no branch {branch} any more; there are: {there}; if that is meant: `--update`"
         return "it was not measured, or what single images gave was not kept"
 
     def _pair(self, before: Cell, now: Cell, old: Number, new: Number, quantity: Quantity, family: str) -> Paired:

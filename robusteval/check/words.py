@@ -23,8 +23,11 @@ def headline(gate: Gate) -> str:
     counts = Counter(finding.verdict for finding in gate.errors)
     what = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     colour = f"red: {what}" if gate.red else "green: nothing fell beyond what is tolerated"
+    if not gate.compared:
+        return f"{colour}. No numbers were compared."
+    numbers = "1 number was" if gate.compared == 1 else f"{gate.compared} numbers were"
     return (
-        f"{colour}. {gate.compared} numbers were compared; by chance alone any of them is called a regression in "
+        f"{colour}. {numbers} compared; the level is set for a false alarm among them in "
         f"{100 * gate.false_alarms:.3g} % of calls at most."
     )
 
@@ -39,23 +42,27 @@ def interval(drop: Drop | None) -> str:
 
 
 def table(gate: Gate, *, every: bool = True) -> Table:
-    """The findings, errors first; percent and points.
+    """The findings, errors first; percent and points. The data set and network that all cells share stand above them.
 
     Args:
         gate: the findings.
         every: also those that are fine; else only the others.
     """
-    found = Table(box=None, padding=(0, 2, 0, 0))
-    found.pad_edge = False
-    for head in ("Cell", "Branch", "Number"):
-        found.add_column(head, overflow="fold")
+    shown = [finding for finding in gate.findings if every or finding.weight != "fine"]
+    places = {"/".join(finding.cell.split("/", 2)[:-1]) for finding in shown}
+    place = places.pop() if len(places) == 1 else ""  # data set and architecture, if all have the same
+    title = Text(clean(place, 120)) if place else None
+    found = Table(title=title, title_justify="left", title_style="dim", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    # Room for the longest word of a number: it is not to be broken where the name of a cell can be.
+    longest = max((len(word) for finding in shown for word in finding.subject.split()), default=0)
+    for head, width in (("Cell", None), ("Branch", None), ("Number", min(longest, 24))):
+        found.add_column(head, overflow="fold", min_width=width)
     for head in ("Baseline", "Now", "Drop with interval"):
         found.add_column(head, justify="right", no_wrap=True)
     found.add_column("Verdict", no_wrap=True)
-    for finding in gate.findings:
-        if not every and finding.weight == "fine":
-            continue
-        cells = [clean(finding.cell, 60), clean(finding.branch, 20), clean(finding.subject, 60)]
+    for finding in shown:
+        cell = finding.cell.removeprefix(f"{place}/") if place else finding.cell
+        cells = [clean(cell, 60), clean(finding.branch, 20), clean(finding.subject, 60)]
         cells += [percent(finding.before), percent(finding.now), interval(finding.drop), finding.verdict]
         found.add_row(*(Text(cell) for cell in cells), style=STYLES[finding.weight])
     return found

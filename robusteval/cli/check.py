@@ -175,5 +175,11 @@ def _other_code(runs: Sequence[StoredRun]) -> None:
 
     others = {run.run.provenance.commit for run in runs} - {commit()}
     if others:
-        made = ", ".join(sorted(one[:12] if one else "an unknown commit" for one in others))
-        note(f"runs made by {made} are taken as they are; the code here is {(commit() or 'of no known commit')[:12]}")
+        made = ", ".join(sorted(_short(one) for one in others))
+        note(f"runs made by {made} are taken as they are; the code here is of {_short(commit())}")
+
+
+def _short(commit: str | None) -> str:
+    """A commit by its beginning, and whether files were changed since (`robusteval.provenance.commit`)."""
+    name, plus, changes = (commit or "").partition("+")
+    return f"{name[:12]}{plus}{changes}" or "an unknown commit"

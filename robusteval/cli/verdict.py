@@ -91,6 +91,7 @@ def renew(path: Path, former: Baseline | None, now: Baseline, *, as_json: bool) 
         note("one seed: how much trainings differ is not known, and any retraining may look like a drop; see --seeds")
     if all(wall is None for cell in now.cells.values() for wall in cell.wall):
         note("these runs were trained without the calibration loop: training time will not be compared")
-    told = f"{len(numbers)} numbers of {len(now.cells)} cells, {'-'.join(map(str, seeds))} seeds"
+    counts = f"{'-'.join(map(str, seeds))} seed{'' if seeds == [1] else 's'}"
+    told = f"{len(numbers)} numbers of {len(now.cells)} cells, {counts}"
     (note if as_json else line)(f"baseline: {path}: {told}")
     return 0

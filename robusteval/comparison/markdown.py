@@ -45,8 +45,8 @@ def _summary(comparison: Comparison) -> Iterator[str]:
     yield f"{pairs}; scores of B: **{deployed}**.{beside}"
     for name, runs in words.alone(comparison):
         yield f"Only in {name}: {', '.join(map(code, runs))}"
-    if len(comparison.pairs) > 1:
-        head, rows = words.overview(comparison)
+    head, rows = words.overview(comparison)
+    if rows and len(comparison.pairs) > 1:
         cells = ([code(name), *map(escaped, found)] for name, *found in rows)
         yield _table([escaped(name) for name in head], "l" + "r" * (len(head) - 1), cells)
 

@@ -27,8 +27,8 @@ def as_terminal(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = [*_summary(comparison), *_cautions(everywhere)]
     quiet = words.quiet(comparison)
     if quiet:
-        told = f"\nThe same weights, the same numbers: {', '.join(words.heading(pair) for pair in quiet)}"
-        parts.append(Text(told))
+        names = words.listed([words.heading(pair) for pair in quiet])
+        parts.append(Text(f"\nThe same weights, the same numbers: {names}"))
     for pair in comparison.pairs:
         if pair not in quiet:
             parts += [*_pair(pair, shared, everywhere, alone=len(comparison.pairs) == 1)]
@@ -45,9 +45,10 @@ def _summary(comparison: Comparison) -> Iterator[RenderableType]:
             yield Text(f"Scores of B's other branches: {others}")
     for name, runs in words.alone(comparison):
         yield Text(f"Only in {name}: {', '.join(runs)}", style="yellow")
-    if len(comparison.pairs) > 1:
-        head, rows = words.overview(comparison)
-        table = _grid(*head)
+    head, rows = words.overview(comparison)
+    if rows and len(comparison.pairs) > 1:
+        longest = max((len(word) for name, *_ in rows for word in name.split()), default=0)
+        table = _grid(*head, min_width=min(longest, 24))
         for column in table.columns[1:]:
             column.no_wrap, column.overflow = False, "fold"
         for row in rows:

@@ -199,12 +199,23 @@ def quiet(comparison: Comparison) -> list[Pair]:
     return [pair for pair in comparison.pairs if pair.same and not {*pair.cautions} - {*everywhere}]
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names, one after the other.
+
+    >>> listed(["a", "b"]), listed(["a, branch aux", "b"])
+    ('a, b', 'a, branch aux; b')
+    """
+    return ("; " if any("," in name for name in names) else ", ").join(names)
+
+
 def overview(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The pairs by their scores: headings, and the differences with verdicts in a word, a row a pair and a branch."""
-    labels = list(dict.fromkeys(line.label for pair in comparison.pairs for line in pair.scores if not line.corruption))
+    """The pairs that are not `quiet`: headings, and differences with verdicts in a word, a row a pair and a branch."""
+    silent = quiet(comparison)
+    pairs = [pair for pair in comparison.pairs if pair not in silent]
+    labels = list(dict.fromkeys(line.label for pair in pairs for line in pair.scores if not line.corruption))
     places = len({pair.first.place for pair in comparison.pairs}) > 1
     rows = []
-    for pair in comparison.pairs:
+    for pair in pairs:
         where = f" ({' / '.join(clean(part, 40) for part in pair.first.place)})" if places else ""
         every = {"": pair.scores} | {f", branch {clean(one.name, 60)}": one.scores for one in pair.others if one.both}
         for branch, scores in every.items():

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from robusteval.attacks.doubts import state_of
+from robusteval.attacks.doubts import Subject, state_of
 from robusteval.data.sets import ImageSet
 from robusteval.options import Count, options
 from robusteval.progress import Silent
@@ -72,7 +72,7 @@ class AttackMatrix(Stepping, Checked):
         clean = judge(models, data, replace(context, progress=Silent()))
         before = {branch: state_of(model) for branch, model in models.items()}
         standing, all_passes = dict(clean), 0.0
-        own: dict[str, Verdict] = {}
+        own: dict[str, tuple[Verdict, Subject]] = {}
         for made_on, network in (*models.items(), (MEAN, MeanLogits(models.values()))):
             verdicts = judged(network, models, data, pgd, context, key=f"{self.name} {made_on}", keep=checked)
             robust = {branch: clean[branch] & right for branch, right in verdicts.right.items()}
@@ -93,14 +93,17 @@ class AttackMatrix(Stepping, Checked):
                 )
                 white = made_on == branch
                 trust[branch] = examined(subject) if white else transferred(subject, made_on, pgd)
+                if white:
+                    own[branch] = trust[branch], subject
                 context.progress.advance(checked * (EXAMINATION if white else pgd.steps))
             if made_on == MEAN:  # a pass is one of every branch
-                yield from self._row(WORST, standing, all_passes, own)
+                worst = dict.fromkeys(models, UNCHECKED)
+                for branch, (verdict, subject) in own.items():
+                    worst[branch] = verdict.reconsidered(subject, "transfer", standing[branch][:checked])
+                yield from self._row(WORST, standing, all_passes, worst)
                 yield from self._row(MEAN, robust, len(models) * verdicts.passes / n, trust)
                 return
             yield from self._row(made_on, robust, verdicts.passes / n, trust)
-            # Examples that break more when made on another branch are among those of the worst case.
-            own[made_on] = trust[made_on].without("transfer")
             standing = {branch: standing[branch] & right for branch, right in robust.items()}
             all_passes += verdicts.passes / n
 

@@ -35,7 +35,8 @@ class EpsilonCurve(Checked):
     would give. Radius 0 is accuracy on the images as they are, without an attack.
 
     The curve is examined as one number: that of the radius at which it is nearest to half of the clean accuracy, where
-    many images are broken and many are not.
+    many images are broken and many are not. Of several as near, it is the greatest where more than half are left, the
+    least where fewer are.
 
     Attributes:
         norm: of the balls.
@@ -116,8 +117,8 @@ class EpsilonCurve(Checked):
     ) -> Verdict:
         """The verdict on a network's curve, by one of its points."""
         model, few = models[branch], data.first(self.checked)
-        half = stand.clean.mean() / 2
-        epsilon = min(stages, key=lambda epsilon: abs(stand.after[stages[epsilon].name].mean() - half))
+        beyond = {epsilon: stand.after[stage.name].mean() - stand.clean.mean() / 2 for epsilon, stage in stages.items()}
+        epsilon = min(beyond, key=lambda epsilon: (abs(beyond[epsilon]), -epsilon if beyond[epsilon] > 0 else epsilon))
         stage = stages[epsilon]
         subject = subject_of(
             model,

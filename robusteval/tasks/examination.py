@@ -56,10 +56,19 @@ class Verdict(NamedTuple):
         ]
         return self._replace(reasons=tuple(told))
 
-    def without(self, name: str) -> Self:
-        """The same for a number that makes up for what one check found."""
+    def reconsidered(self, subject: Subject, name: str, robust: Outcomes) -> Self:
+        """The verdict on a number of more attacks than the one on the subject, which may make up for what a check saw.
+
+        Args:
+            subject: what the verdict is on.
+            name: of the check, which is made again where it found something.
+            robust: bool (n,): which of the subject's images withstand all attacks.
+        """
         rest = [found for found in self.reasons if found.name != name]
-        return self if self.trust == "unchecked" else type(self).on(rest)
+        if len(rest) == len(self.reasons):
+            return self
+        left = replace(subject, robust=torch.from_numpy(robust).to(subject.robust.device))
+        return type(self).on((*rest, *examine(left, names=(name,))))
 
     def of(self, observation: Observation, **more: Any) -> Observation:
         """The observation with this verdict, and with other fields of its measurement changed."""

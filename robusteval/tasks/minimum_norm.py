@@ -136,17 +136,21 @@ class MinimumNorm(Checked):
         *,
         most: float,
     ) -> Verdict:
-        """The verdict on a network's distances, as robust accuracy at one radius."""
+        """The verdict on a network's distances, as robust accuracy at one radius.
+
+        The furthest quarter counts as robust at a radius that is `SLACK` times less than any distance of that quarter.
+        """
         model, few = models[branch], data.first(self.checked)
         distances = values[: len(few.labels)]
         reached = np.sort(distances[distances > 0])
-        radius = min(float(reached[(len(reached) - 1) // 2]), most) if len(reached) else most
+        far = min(float(reached[3 * len(reached) // 4]), SLACK * most) if len(reached) else SLACK * most
+        radius = far / SLACK
         subject = subject_of(
             model,
             few,
             replace(context, precision="float32"),
             threat=Threat(self.norm, radius),
-            robust=distances > SLACK * radius,
+            robust=distances >= far,
             examples=to_input(few.images, context.device),
             before=before,
             images=len(data.labels),

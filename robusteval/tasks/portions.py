@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,7 @@ def attack(
     *,
     then: Sequence[Search] = (),
     early: bool = True,
+    ended: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """The examples of the chosen images of a portion, in order; ``advance`` is told of all steps of all its images.
 
@@ -81,6 +82,7 @@ def attack(
         context: where and how.
         then: attacks that follow on what is not hit; see `robusteval.attacks.search.run`.
         early: whether an image leaves at the first hit.
+        ended: told which search each example is of, if it should be misclassified; there, too.
 
     Raises:
         OutsideTheBall: the attack is wrong.
@@ -90,7 +92,8 @@ def attack(
     if len(x):
         query.follow = folded(query.model, x[:2])
     y, index = portion.y[chosen], portion.index[chosen]
-    made = run(search, query, x, y, index, then=then, slots=_slots(context), early=early, stepped=advance)
+    slots = _slots(context)
+    made = run(search, query, x, y, index, then=then, slots=slots, early=early, stepped=advance, ended=ended)
     check_inside(x, made, norm=threat.norm, epsilon=threat.epsilon)
     return made
 

@@ -35,8 +35,8 @@ class PyAutoAttack(InBall, Checked):
     The package is the published code of Croce and Hein (2020, arXiv:2003.01690). It is here to check the task
     ``autoattack`` with, not to replace it: it computes in float32, stops no image early, draws one seed for a batch, so
     that its batches are part of the result, and cannot be resumed. What it hands back is judged and examined as ours
-    is, but for the check that would have to run it again on other images (``silent-success``), while ``planted`` asks
-    PGD instead.
+    is, but for the check that would have to run it again on other images (``silent-success``), and for the one that
+    asks where it failed (``no-progress``): it hands the image itself back there. ``planted`` asks PGD instead.
 
     Attributes:
         limit: only so many images, from the first; None for all.
@@ -90,7 +90,7 @@ class PyAutoAttack(InBall, Checked):
                     losses=(cross_entropy, logit_ratio, negative_margin),
                     others=models,
                 )
-                verdict = examined(few)
+                verdict = examined(few, but=("no-progress",))
             yield verdict.of(observation)
 
     def _attack(

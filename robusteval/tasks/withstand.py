@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from robusteval.attacks.doubts.subject import logits_of
-from robusteval.attacks.search import Search, Threat
+from robusteval.attacks.search import Query, Search, Threat
 from robusteval.data.sets import ImageSet
 from robusteval.losses import margin
+from robusteval.progress import Silent
 from robusteval.tasks.portions import Portion, at_a_time, attack, portions, query_of
 from robusteval.tasks.predict import right
 from robusteval.tasks.task import Context, Outcomes
@@ -106,19 +107,18 @@ def withstand(
         context.progress.advance(sum(search.steps for _, search in lanes[: int(part["done"])]) * len(portion.y))
         while int(part["done"]) < len(lanes):
             done, alive = int(part["done"]), torch.from_numpy(part["standing"][-1]).to(context.device)
-            number, search = lanes[done]
+            number = lanes[done][0]
             together = max(at_a_time(context) // max(int(alive.sum()), 1), 1)
-            then = [other for at, other in lanes[done + 1 : done + together] if at == number]
+            searches = [search for at, search in lanes[done : done + together] if at == number]
             stage = stages[number]
             query = query_of(model, context, exact=stage.exact)
-            ball, early = stage.threat or threat, not context.hardest
-            made = attack(search, query, portion, alive, ball, context, then=then, early=early)
-            left = alive.masked_scatter(alive, stands(made, portion.y[alive]))
+            made, held = _met(searches, query, portion, alive, stage.threat or threat, context, stands)
+            left = alive.masked_scatter(alive, held)
             after, spent = part["standing"].copy(), part["passes"].copy()
             after[number + 1 :] = left.cpu().numpy()
             spent[number] += query.forward + query.backward
             kept = _kept(model, portion, torch.from_numpy(part["examples"]), made, alive, ~left)
-            part = {"standing": after, "examples": kept, "passes": spent, "done": np.array(done + 1 + len(then))}
+            part = {"standing": after, "examples": kept, "passes": spent, "done": np.array(done + len(searches))}
             context.draft.write(f"{key} {portion}", part)
         standing[:, portion.rows] = part["standing"]
         examples[portion.rows] = torch.from_numpy(part["examples"])
@@ -134,6 +134,32 @@ def _untouched(portion: Portion, clean: Tensor, stages: Sequence[Stage], keep: i
     standing = np.tile(clean.cpu().numpy(), (1 + len(stages), 1))
     passes = np.zeros(len(stages), dtype=np.int64)
     return {"standing": standing, "examples": portion.x[:keep].cpu().numpy(), "passes": passes, "done": np.array(0)}
+
+
+def _met(
+    searches: Sequence[Search],
+    query: Query,
+    portion: Portion,
+    alive: Tensor,
+    threat: Threat,
+    context: Context,
+    stands: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The examples of images that are still alive, and which of these images stand after all of the searches.
+
+    An image leaves at an example that its search takes for misclassified. Where the verdict is another, because it is
+    made in batches of another shape, the image meets the searches that are left.
+    """
+    (search, *then), early = searches, not context.hardest
+    by: list[Tensor] = []
+    made = attack(search, query, portion, alive, threat, context, then=then, early=early, ended=by.append)
+    held = stands(made, portion.y[alive])
+    due = held & (by[0] < len(then))
+    if early and bool(due.any()):
+        left, again = searches[int(by[0][due].min()) + 1 :], alive.masked_scatter(alive, due)
+        told = replace(context, progress=Silent())  # all steps were told of
+        made[due], held[due] = _met(left, query, portion, again, threat, told, stands)
+    return made, held
 
 
 def _kept(

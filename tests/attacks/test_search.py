@@ -18,6 +18,7 @@ from robusteval.attacks.fab import FabSearch
 from robusteval.attacks.geometry import distance
 from robusteval.attacks.pgd import PgdSearch
 from robusteval.attacks.search import Query, State, Threat, run
+from robusteval.attacks.square import SquareSearch
 from robusteval.cost import Meter, forward_flops
 from robusteval.losses import logit_ratio
 from robusteval.options import Norm
@@ -137,9 +138,11 @@ def check_lanes(walk: Callable[..., Tensor] = run) -> None:
     x, y, index = torch.tensor([0.1, 0.2, 0.05, 0.4]).view(4, 1, 1, 1), torch.zeros(4).long(), torch.arange(4) + 100
     for slots, passes in ((1, [1] * 23), (4, [4, 4, 4, 4, 4, 2, 1, 1]), (12, [12, 9, 5, 4])):
         left: list[int] = []
+        by: list[Tensor] = []
         query = Query(Threshold(), rows=1)
-        found = walk(LANES[0], query, x, y, index, then=LANES[1:], slots=slots, stepped=left.append)
+        found = walk(LANES[0], query, x, y, index, then=LANES[1:], slots=slots, stepped=left.append, ended=by.append)
         torch.testing.assert_close(found.flatten(), torch.tensor([0.2, 0.6, 0.45, 0.5]))
+        assert [told.tolist() for told in by] == [[0, 1, 3, 0]]
         assert sum(left) == 4 * 3 * 4
         assert query.forward == sum(passes) + 4  # in the end 01, 02, 12 and 22 are looked at
     query = Query(Threshold(), rows=1)
@@ -150,6 +153,16 @@ def check_lanes(walk: Callable[..., Tensor] = run) -> None:
 
 def test_lanes_of_an_image_are_as_if_one_came_after_another() -> None:
     check_lanes()
+
+
+def test_what_searches_hand_back_unchanged_is_not_looked_at() -> None:
+    x, y, index = torch.full((2, 1, 1, 1), 0.2), torch.zeros(2).long(), torch.arange(2) + 100
+    still, moves = Lane((9, 9), 0.0), Lane((9, 9), 0.1)
+    for lanes, looked, expected in (([still, still], 0, 0.2), ([still, moves, still], 2, 0.3)):
+        query = Query(Threshold(), rows=1)
+        found = run(lanes[0], query, x, y, index, then=lanes[1:])
+        torch.testing.assert_close(found.flatten(), torch.tensor([expected] * 2))
+        assert query.forward == 2 * 4 * len(lanes) + looked
 
 
 def one_after_another(searches: list[Any], query: Query, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
@@ -232,6 +245,21 @@ def check_leaps(walk: Callable[..., Tensor] = run) -> None:
 
 def test_a_search_may_take_several_steps_at_once() -> None:
     check_leaps()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rng: FabSearch("L2", None, 1, rng, 2, restarts=2),
+        lambda rng: SquareSearch(Threat("L2", 0.01), rng, steps=2),
+    ],
+)
+def test_searches_that_draw_in_their_steps_share_no_batch_unless_they_draw_the_same(
+    make: Callable[[Stream], Any],
+) -> None:
+    x, y, index = images(2)
+    with pytest.raises(AssertionError, match="share no batch"):
+        run(make(RNG), Query(net()), x, y, index, then=[make(RNG.at(1))])
 
 
 def test_no_images() -> None:
@@ -519,6 +547,7 @@ MUTANTS = {
     "the last lane that hits": ('"amin")', '"amax", include_self=False)'),
     "spared lanes are not told": ("(until - entered - len(new)) * search.steps", "0"),
     "the first lane in any case": ("lead.argmax(dim=0)", "lead.argmax(dim=0) * 0"),
+    "every image is told to be broken": ("lead.amax(dim=0) == torch.inf", "lead.amax(dim=0) > -torch.inf"),
     "the furthest from an error": ("near = -margin(", "near = margin("),
     "errors are as good as nothing": ("!= label] = torch.inf", "!= label] = -torch.inf"),
     "one step a call": ('if state["step"] is step:', 'if state["step"] is not None:'),

@@ -53,6 +53,10 @@ def test_the_file_comes_back_and_is_a_number_a_line(made, tmp_path):
     [
         (lambda table: table["cells"]["a"]["numbers"]["main"]["clean"]["values"].__setitem__(0, 0.9), "not the mean"),
         (lambda table: table["cells"]["a"]["numbers"]["main"]["clean"]["values"].append(0.5), "one value and outcome"),
+        (
+            lambda table: table["cells"]["a"]["numbers"]["main"]["clean"]["outcomes"].__setitem__(1, "!"),
+            "not a baseline: cells.a.numbers.main.clean: outcomes are not base64",
+        ),
         (lambda table: table["cells"]["a"]["weights"].append(None), "not one digest of weights"),
         (lambda table: table["quantities"].pop("clean"), "not in quantities"),
         (lambda table: table["cells"]["a"].update(extra=1), "cells.a.extra"),
@@ -77,5 +81,8 @@ def test_what_is_no_json_or_not_there_is_refused(tmp_path):
     (tmp_path / "y.json").write_text("[]")
     with pytest.raises(UserError, match="not a baseline"):
         read(tmp_path / "y.json")
+    with pytest.raises(UserError, match="cannot be read") as folder:
+        read(tmp_path)
+    assert "--update" not in str(folder.value)
     with pytest.raises(UserError, match="check --update` writes one"):
         read(tmp_path / "none.json")

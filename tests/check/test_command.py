@@ -89,7 +89,7 @@ def test_an_update_keeps_the_rules_and_shows_what_changed(toy, call, tmp_path):
     path = tmp_path / "b.json"
     code, out, err = call("--runs", *first_seed(toy), "--baseline", path, "--update", "--tolerance", "attack=0.07")
     assert (code, read(path).tolerance["attack"]) == (0, 0.07)
-    assert out == f"baseline: {path}: 6 numbers of 2 cells, 1 seeds\n"
+    assert out == f"baseline: {path}: 6 numbers of 2 cells, 1 seed\n"
     assert "one seed: how much trainings differ is not known" in err
     runs = [run for run in first_seed(toy) if "standard" in run.name]
     code, out, _ = call("--runs", *runs, "--baseline", path, "--update")

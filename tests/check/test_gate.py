@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robusteval import cells
-from robusteval.check.changes import NO_INFLUENCE
+from robusteval.check.changes import NO_INFLUENCE, changed_quantity
 from robusteval.check.gate import judge
 from robusteval.check.rules import ruled
 from robusteval.errors import UserError
@@ -98,7 +98,7 @@ def test_the_same_weights_leave_no_room_for_seeds(baseline):
         ({"quantity": {"options": {}}}, "option steps was 5 and is gone"),
         ({"cell": {"options": {"k": 2}}}, "option k was 1 and is 2"),
         ({"cell": {"training": {"epochs": 3}}}, "training.epochs was 2 and is 3"),
-        ({"cell": {"train_images": ("cd" * 32, 99)}}, "training images was 100 and is 99"),
+        ({"cell": {"train_images": ("cd" * 32, 99)}}, "number of training images was 100 and is 99"),
         ({"cell": {"method": "mixup"}}, "method was standard and is mixup"),
     ],
 )
@@ -123,6 +123,17 @@ def test_what_cannot_change_the_weights_is_no_difference(baseline):
     assert NO_INFLUENCE == cells._NO_INFLUENCE
 
 
+def test_an_option_that_names_the_quantity_is_told_once(before):
+    known = before.quantities["PGD"]
+    old, new = (
+        known.model_copy(update={"where": {"epsilon": told}, "options": {"epsilon": value, "steps": 5}})
+        for told, value in (("8/255", 8 / 255), ("4/255", 4 / 255))
+    )
+    assert changed_quantity(old, new) == "epsilon was 8/255 and is 4/255"
+    bare = old.model_copy(update={"where": {}})
+    assert changed_quantity(bare, new).startswith("option epsilon was 0.03")
+
+
 def test_fewer_images_are_not_comparable(before, baseline):
     now = baseline({("a", "main", "clean"): outcomes(0.8, n=N - 1), ("a", "main", "PGD"): outcomes(0.4, seed=1)})
     (error,) = judge(before, now).errors
@@ -138,9 +149,13 @@ def test_what_disappears_is_an_error_and_what_appears_is_news(before, baseline):
         ("a", "main", "clean"): ("same", "fine"),
     }
     other = judge(before, baseline({("b", "main", "clean"): outcomes(0.8)}))
-    assert {one.text for one in other.errors} == {"the baseline has this cell and the runs have not"}
+    assert {one.text for one in other.errors} == {
+        "the baseline has this cell and the runs do not; if that is meant: `--update`"
+    }
     branch = judge(before, baseline({("a", "aux", "clean"): outcomes(0.8), ("a", "aux", "PGD"): outcomes(0.8)}))
-    assert {one.text for one in branch.errors} == {"there is no branch main any more; there are: aux"}
+    assert {one.text for one in branch.errors} == {
+        "there is no branch main any more; there are: aux; if that is meant: `--update`"
+    }
 
 
 def test_a_failed_seed_is_an_error(before, baseline):

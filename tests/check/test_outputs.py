@@ -101,6 +101,22 @@ def test_the_table_shows_every_finding(gate):
     assert "[bold]x[/] [/]" in text
 
 
+def test_what_all_cells_share_stands_above_the_table(baseline):
+    def shown(*cells):
+        before = baseline({(f"cifar10-sample/{cell}", "main", "clean_accuracy"): outcomes(0.8) for cell in cells})
+        console = Console(width=80, record=True, file=io.StringIO())
+        console.print(words.table(judge(before, before)))
+        return [line.split() for line in console.export_text().splitlines()]
+
+    title, head, *rows = shown("resnet8/advprop step=1/255", "resnet8/standard")
+    assert title == ["cifar10-sample/resnet8"]
+    assert head[0] == "Cell"
+    assert rows[-1][:3] == ["standard", "main", "clean_accuracy"]
+    assert any(row[:1] == ["advprop"] for row in rows)
+    several = shown("resnet8/standard", "resnet20/standard")
+    assert several[0][0] == "Cell"
+
+
 def test_the_document_is_json(gate):
     found = json.loads(json.dumps(words.document(gate, "toy"), allow_nan=False))
     assert found["red"] is True

@@ -82,7 +82,7 @@ def test_networks_and_runs_against_a_baseline(pytester, monkeypatch, toy):
     broken.assert_outcomes(failed=5, passed=3)
     for told in (
         "*arrays/Net/test_network main clean_accuracy: fell by *",
-        "red: 1 regression. 1 numbers were compared;*",
+        "red: 1 regression. 1 number was compared;*",
         "*test images was 160 and is 50; `--update` makes a new baseline",
         "*none.json: no baseline; `pytest --robusteval-update` writes it",
         "*no arrays/Net/new; `pytest --robusteval-update` adds it",

@@ -199,9 +199,7 @@ def test_verbose_tells_each_epoch_and_each_number(cli, finished, tmp_path):
     assert told[0] == f"  {stored.run.id}"
     assert [line.startswith(start) for line, start in zip(told[1:3], logs, strict=True)] == [True, True]
     low, high = 100 * number.low, 100 * number.high
-    assert told[3] == (
-        f"  clean accuracy {100 * number.value:.2f} % ({low:.2f} % to {high:.2f} %, n 64) branch=main"
-    )
+    assert told[3] == (f"  clean accuracy {100 * number.value:.2f} % ({low:.2f} % to {high:.2f} %, n 64) branch=main")
     assert "done after" in told[4]
 
 

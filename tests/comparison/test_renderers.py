@@ -88,8 +88,26 @@ def test_pairs_of_the_same_numbers_take_one_line(make):
     after = [make("b", label=label) for label in ("one", "two")] + [make("b", label="three", weights="5" * 64)]
     text = shown(compare(before, after), color_system=None)
     assert "The same weights, the same numbers: one, two" in text
+    overview = text.partition("B less A")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in overview[1:]] == ["three"]
     assert text.count("Backward passes") == 1
     assert "3 pairs; scores of B: 12 not distinguishable" in text
+
+
+def test_no_name_is_broken_where_there_is_room(make):
+    labels = ["counterbalancing_teacher", "entprop k=0.6 n=5"]
+    before, after = (
+        [make(folder, label=label, weights=digit * 64) for label in labels] for folder, digit in ("a5", "b6")
+    )
+    text = shown(compare(before, after), 80, color_system=None)
+    assert "\ncounterbalancing_teacher  " in text
+
+
+def test_names_with_commas_are_told_apart(make):
+    both = [[make(folder, label=label) for label in ("one", "two")] for folder in "ab"]
+    text = shown(compare(*both, branches=("main", "main")), color_system=None)
+    assert "The same weights, the same numbers: one, branch main; two, branch main" in text
+    assert "B less A  " not in text
 
 
 def test_what_all_pairs_are_warned_of_is_said_once(make):

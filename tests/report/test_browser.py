@@ -427,11 +427,20 @@ def test_a_page_with_everything_unfolded_does_not_scroll_sideways(
     unfold(page)
     page.add_style_tag(content="section { content-visibility: visible !important }")
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    inside = """(all) => all.map((one) => {
+        const [inner, outer] = [one, one.closest('.set > section, .runs')].map((part) => part.getBoundingClientRect());
+        return inner.left >= outer.left && inner.right <= outer.right;
+    })"""
+    skipped = ":is(.set > section + section, .runs) :is(figure > svg, .scroll)"  # a browser cuts them at the edges
+    assert {*page.locator(skipped).evaluate_all(inside)} == {True}
 
 
 def test_links_open_the_details(open_page: Open, report: Path) -> None:
     page = open_page(report)
     page.locator(".board tbody a").nth(1).click()
+    page.wait_for_function("document.getElementById('run-2').open")
+    page.locator("#run-2 > summary").click()
+    page.locator(".board tbody a").nth(1).click()  # to where the address is already
     page.wait_for_function("document.getElementById('run-2').open")
 
 
@@ -519,6 +528,13 @@ def test_a_crowd_is_laid_out_as_far_as_one_looks(open_page: Open, crowd: Path) -
     assert len(names(page)) == 200
 
 
+def test_a_tall_window_is_filled_when_the_search_is_cleared(open_page: Open, crowd: Path) -> None:
+    page = open_page(crowd, hash_="#q=mixup07", viewport={"width": 1440, "height": 6000})
+    assert len(names(page)) == 10
+    page.locator("[name=q]").fill("")
+    page.wait_for_function("() => document.querySelector('.board').getBoundingClientRect().bottom > innerHeight")
+
+
 def test_keys_reach_every_row_of_a_crowd(open_page: Open, crowd: Path) -> None:
     page = open_page(crowd, viewport=NARROW)
     page.locator(".board tbody a:visible").first.focus()
@@ -563,6 +579,12 @@ def test_paper_has_no_controls(open_page: Open, report: Path) -> None:
     assert not any(page.locator(one).is_visible() for one in (".tools", ".theme", "nav", "#run-1"))
     assert page.locator("#run-2").is_visible()
     assert page.locator(".board input:visible").count() == 0
+    assert {*page.locator(".sort").evaluate_all("(all) => all.map((one) => getComputedStyle(one).display)")} == {
+        "contents"  # the only way in which further pages have the headings, too
+    }
+    size = "(all) => all.map((one) => parseFloat(getComputedStyle(one).fontSize))"
+    numbers, ends = (page.locator(one).evaluate_all(size) for one in (".board td", ".board td small"))
+    assert max(ends) < min(numbers)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
@@ -590,6 +612,7 @@ MARKUP = (
     "</style><script>hit()</script>",
     "</title><script>hit()</script>",
     "--><script>hit()</script>",
+    "</noscript><script>hit()</script>",
     "\u202eabc",
     "a\x00b\x1b[2J",
     "$\\foo$",

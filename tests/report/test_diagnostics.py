@@ -17,6 +17,7 @@ from robusteval.report.board.rows import board
 from robusteval.report.page.attacks import in_tables
 from robusteval.report.page.diagnostics import Diagnostic, Table, diagnostics
 from robusteval.report.page.html import page_text
+from robusteval.report.text import MISSING
 from robusteval.store import StoredRun
 
 SCORES = {"main": (0.7, 1.0, 0.1)}
@@ -123,6 +124,12 @@ def test_a_key_that_only_some_have_tells_lines_apart(make: SimpleNamespace) -> N
     (found,) = diagnostics(make.with_task(make.run("standard", SCORES), "probe", measurements))
     assert found.tables[0].keys == ("kind", "momentum")
     assert set(shown(found.tables[0])) == {("moving", "0.1"), ("own", "")}
+
+
+def test_a_line_without_its_first_entry_has_a_heading(make: SimpleNamespace) -> None:
+    measurements = [number("a", 1.0, layer="bn1"), number("a", 2.0, layers=7)]
+    text = section(page_text([make.with_task(make.run("standard", SCORES), "probe", measurements)]))
+    assert re.findall(r'<th scope="row">([^<]*)</th>', text) == ["bn1", MISSING]
 
 
 def test_histograms_hold_the_shares_in_order(probed: StoredRun) -> None:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -38,6 +39,17 @@ def golden(name: str, text: str) -> str:
 def test_wide_csv_is_the_golden_one(runs: list[StoredRun]) -> None:
     text = csv_text(wide_table(leaderboard(runs)))
     assert text == golden("leaderboard.csv", text)
+
+
+def test_columns_of_any_kind_are_plain_texts() -> None:
+    columns = {
+        "flag": [True, None, False], "number": [1, 0.25, None], "mixed": [1, "=x", True], "none": [None] * 3,
+        "numpy": [np.float64(0.5), None, np.float64(1)], "both": [0.5, np.float64(0.25), None],
+    }  # fmt: skip
+    assert csv_text(columns).splitlines() == [
+        "flag,number,mixed,none,numpy,both", "true,1.0,1,,0.5,0.5", ",0.25,'=x,,,0.25", "false,,true,,1.0,",
+    ]  # fmt: skip
+    assert csv_text({"alone": [None, 1]}).splitlines() == ["alone", '""', "1"]  # a blank line would be no line
 
 
 def test_order_of_runs_does_not_matter(seeds: list[StoredRun]) -> None:

@@ -186,11 +186,76 @@ def test_distances_are_doubted_where_examples_are_nearer(
     assert SLACK < 2
 
 
-def test_the_worst_case_makes_up_for_transfer_alone() -> None:
+@pytest.mark.parametrize("factors", [(2.0, 1.0), (2.0, 2.0)])
+def test_distances_that_are_all_alike_are_doubted(
+    factors: tuple[float, float],
+    known: Mapping[str, nn.Module],
+    data: ImageSet,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The images are all as far, so that none is further than another by the slack."""
+    alike = at_one_distance(known["linear"], data)
+    honest = MinimumNorm(iterations=20, targets=4)
+
+    def doubled(*given: Any, **named: Any) -> Any:
+        found = nearest_distances(*given, **named)
+        return found._replace(values=found.values * np.resize(factors, len(found.values)))
+
+    (first, *rest) = honest.measure({"main": known["linear"]}, alike, context)
+    values = [o.measurement.value for o in rest if o.measurement.metric == "distance_quantile"]
+    spread = [value for value in values if value is not None]
+    assert len(spread) == len(values)
+    assert max(spread) < SLACK * min(spread)
+    assert first.measurement.trust == "ok"
+    monkeypatch.setattr("robusteval.tasks.minimum_norm.nearest_distances", doubled)
+    assert next(iter(honest.measure({"main": known["linear"]}, alike, context))).measurement.trust == "flagged"
+
+
+def at_one_distance(network: nn.Module, data: ImageSet) -> ImageSet:
+    """Copies of one image that the network gets right."""
+    with torch.no_grad():
+        right = network(data.images / 255).argmax(1) == data.labels
+    row = int(torch.nonzero(right)[0])
+    return replace(data, images=data.images[[row] * 40], labels=data.labels[[row] * 40])
+
+
+def test_the_worst_case_makes_up_for_transfer_that_is_among_its_attacks(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    """It is asked again: examples that the other branches' own attacks did not find remain a doubt."""
+    few, threat = data.first(50), Pgd(epsilon=0.3).threat
+    right = (known["linear"](few.images / 255).argmax(1) == few.labels).detach().numpy()
+    subject = subject_of(
+        known["linear"],
+        few,
+        context,
+        threat=threat,
+        robust=right,
+        examples=few.images / 255,
+        before=state_of(known["linear"]),
+        images=50,
+        others={"aux": copy.deepcopy(known["linear"])},
+    )
     beaten, idle = reason("transfer", "3 of 100"), reason("no-progress", "9 of 100")
-    assert Verdict.on([beaten]).without("transfer") == Verdict("ok")
-    assert Verdict.on([beaten, idle]).without("transfer") == Verdict("flagged", (idle,))
-    assert UNCHECKED.without("transfer") == UNCHECKED
+    none = np.zeros(50, dtype=bool)
+    assert Verdict.on([beaten]).reconsidered(subject, "transfer", none) == Verdict("ok")
+    assert Verdict.on([beaten, idle]).reconsidered(subject, "transfer", none) == Verdict("flagged", (idle,))
+    assert UNCHECKED.reconsidered(subject, "transfer", none) == UNCHECKED
+    (left,) = Verdict.on([beaten]).reconsidered(subject, "transfer", right).reasons
+    assert left.name == "transfer"
+    assert left.evidence != beaten.evidence
+
+
+def test_a_curve_that_does_not_fall_is_examined_where_it_claims_most(
+    known: Mapping[str, nn.Module], data: ImageSet, context: Context
+) -> None:
+    """Without gradients nothing is broken at any radius; at the greatest, others break the most."""
+    curve = EpsilonCurve(epsilons=(0.002, 0.004, 0.008), steps=5)
+    found = list(curve.measure({"main": Rounded(known["linear"])}, data, context))
+    assert len({o.measurement.value for o in found}) == 1
+    (seen,) = {r.evidence.partition(",")[0] for o in found for r in o.measurement.reasons if r.level == "doubt"}
+    assert seen == "at epsilon 0.008"
 
 
 def test_numbers_that_no_attack_made_are_plain() -> None:
@@ -205,6 +270,8 @@ def test_numbers_that_no_attack_made_are_plain() -> None:
         {"where": {"made_on": "x"}},
     ):
         assert Measurement.model_validate(plain.model_dump() | changes | {"trust": "unchecked"}).trust == "unchecked"
+    lacking = plain.model_dump() | {"value": None, "n": 0, "where": {"made_on": "x"}, "trust": "unchecked"}
+    assert Measurement.model_validate(lacking).trust == "plain"  # there is no number
 
 
 def test_plain_tasks_make_plain_numbers(known: Mapping[str, nn.Module], data: ImageSet, context: Context) -> None:

@@ -43,6 +43,8 @@ def test_robust_accuracy_of_a_linear_network(known: Mapping[str, nn.Module], dat
     np.testing.assert_array_equal(found.outcomes, (radius > epsilon).numpy())
     assert found.measurement.where["attack"] == "standard"
     assert str(found.measurement.where["package"]).startswith("pyautoattack 0.")
+    # It hands back the image itself where it failed, which is no sign of an attack that got nowhere.
+    assert [reason.name for reason in found.measurement.reasons if reason.level == "doubt"] == []
 
 
 @pytest.mark.data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,25 +17,27 @@ from robusteval.attacks.search import Query, State, Threat
 from robusteval.data.sets import ImageSet
 from robusteval.randomness import Stream
 from robusteval.tasks import Context, portions
-from robusteval.tasks.withstand import Stage, withstand
+from robusteval.tasks.withstand import Stage, Stand, withstand
 
 THREAT = Threat("Linf", 0.05)
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Adds an amount to every pixel of the images whose number is a multiple of ``of``; never sure of a hit."""
+    """Adds an amount to every pixel of the images whose number is a multiple of ``of``; sure of all hits or of none."""
 
     amount: float
     of: int = 1
     steps: int = 1
+    sure: bool = False
 
     def begin(self, query: Query, state: State) -> State:
         chosen = (state["index"] % self.of == 0).view(-1, 1, 1, 1)
-        return state | {"moved": torch.where(chosen, state["x"] + self.amount, state["x"])}
+        sure = torch.full_like(state["hit"], self.sure)
+        return state | {"moved": torch.where(chosen, state["x"] + self.amount, state["x"]), "sure": sure}
 
     def step(self, query: Query, state: State) -> State:
-        return state | {"example": state["moved"]}
+        return state | {"example": state["moved"], "hit": state["sure"]}
 
 
 class Bright(nn.Module):
@@ -112,6 +114,28 @@ def test_searches_of_a_stage_break_what_they_break_in_turn(
     assert torch.equal(stand.examples, apart.examples)
     # Drafts: of each search where it fills a portion; of all together for fewer images, here for the last, all wrong.
     assert 1000 - notes.survive == (4 * 3 + 2 if fills == 1 else 2)
+
+
+def check_hits_that_are_none(walk: Callable[..., Stand], grey: ImageSet, context: Context, counting: Any) -> None:
+    """Of two searches that claim every image, the first is wrong about all, the second about two thirds."""
+    searches = [Moves(0.0, sure=True), Moves(0.04, of=3, sure=True), Moves(0.04, of=2)]
+    context = replace(context, progress=counting)
+    stage = Stage("all", searches[0], then=tuple(searches[1:]))
+    stand = walk(Bright(), grey, [stage], THREAT, context, key="k", keep=8, where="main")
+    number = np.arange(70)
+    np.testing.assert_array_equal(stand.robust, (number < 64) & (number % 3 > 0) & (number % 2 > 0))
+    moved = torch.tensor([number % 3 == 0 or number % 2 == 0 for number in range(8)])
+    torch.testing.assert_close(stand.examples.mean((1, 2, 3)), 127 / 255 + 0.04 * moved, rtol=0, atol=1e-6)
+    assert counting.done == 3 * 70
+
+
+def test_after_a_hit_that_the_verdict_does_not_confirm_later_searches_go_on(
+    grey: ImageSet, context: Context, counting: Any, mutant: Callable[[str, str, str], Any]
+) -> None:
+    check_hits_that_are_none(withstand, grey, context, counting)
+    mistaken = mutant("robusteval.tasks.withstand", "if early and bool(due.any()):", "if False:")
+    with pytest.raises(AssertionError):
+        check_hits_that_are_none(mistaken.withstand, grey, context, counting)
 
 
 @pytest.mark.parametrize("stages", [STAGES, TOGETHER], ids=["apart", "together"])

@@ -77,7 +77,7 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return repr(value)
+        return repr(float(value) if isinstance(value, float) else value)  # also a NumPy scalar as a plain number
     text = clean(str(value))  # no tab or line break survives it, so only what is invisible can hide the first character
     first = next((one for one in text if unicodedata.category(one) not in ("Zs", "Cf")), "")
     return f"'{text}" if unicodedata.normalize("NFKC", first) in ("=", "+", "-", "@") else text

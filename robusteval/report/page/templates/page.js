@@ -277,6 +277,10 @@ const lay = (board) => {
     shown += body.hidden ? 0 : 1;
     body.classList.toggle("far", shown > board.limit);
   }
+  if (shown > board.limit) {
+    extend.unobserve(board.end);
+    extend.observe(board.end); // there may be room for more
+  }
 };
 const more = (board) => {
   board.limit += STEP;
@@ -291,10 +295,7 @@ addEventListener("focusin", ({ target }) => {
 const extend = new IntersectionObserver((seen) => {
   for (const { target } of seen.filter((one) => one.isIntersecting)) {
     const board = boards.find((one) => one.end === target);
-    if (!board.bodies.some((body) => body.className === "far" && !body.hidden)) continue;
-    more(board);
-    extend.unobserve(target);
-    extend.observe(target); // there may be room for more
+    if (board.bodies.some((body) => body.className === "far" && !body.hidden)) more(board);
   }
 }, { rootMargin: "800px 0px", scrollMargin: "800px 0px" });
 
@@ -352,7 +353,6 @@ if (tools) {
   for (const board of boards) {
     board.end = element("div");
     board.table.after(board.end);
-    extend.observe(board.end);
     for (const head of board.heads.filter((one) => one.dataset.first)) {
       head.querySelector("button").addEventListener("click", () => {
         const now = head.getAttribute("aria-sort");
@@ -494,6 +494,10 @@ const reveal = () => {
   const target = location.hash && document.getElementById(location.hash.slice(1));
   if (target instanceof HTMLDetailsElement) target.open = true;
 };
+// A link to where the address is already changes nothing there.
+addEventListener("click", ({ target }) => {
+  if (target.closest?.("a")?.getAttribute("href") === location.hash) reveal();
+});
 addEventListener("hashchange", () => {
   if (tools && location.hash.includes("=")) read();
   reveal();
