@@ -93,9 +93,9 @@ class Check(Protocol):
             threads: on the CPU.
 
         Raises:
-            Failed: a number fell, is missing or cannot be compared (`pytest.fail`).
+            Failed: a number fell, is missing or cannot be compared, there is no baseline, or something is wrong with
+                what was given (`pytest.fail`, one message without a traceback).
             Skipped: with ``--robusteval-update``, after writing the baseline.
-            UserError: there is no baseline, or something is wrong with what was given.
         """
 
 
@@ -107,13 +107,17 @@ def robusteval_check(request: pytest.FixtureRequest) -> Check:
 
     def check(subject: Any, **arguments: Any) -> Gate:
         from robusteval.check.fixture import Asked, fell, renewed
+        from robusteval.errors import UserError
 
         given = {key: value for key, value in arguments.items() if value is not None}
-        asked = Asked.of({"name": request.node.name, **defaults, **given})
         folder = request.node.path.parent
-        if request.config.getoption("--robusteval-update"):
-            pytest.skip(renewed(subject, asked, folder))
-        gate, text = fell(subject, asked, folder)
+        try:
+            asked = Asked.of({"name": request.node.name, **defaults, **given})
+            if request.config.getoption("--robusteval-update"):
+                pytest.skip(renewed(subject, asked, folder))
+            gate, text = fell(subject, asked, folder)
+        except UserError as error:
+            pytest.fail(str(error), pytrace=False)
         if gate.red:
             pytest.fail(text, pytrace=False)
         return gate

@@ -89,6 +89,7 @@ def test_networks_and_runs_against_a_baseline(pytester, monkeypatch, toy):
         "*unknown argument 'tolerence'; did you mean 'tolerance'*",
     ):
         broken.stdout.fnmatch_lines([told])
+    broken.stdout.no_fnmatch_line("*UserError*")  # a message each, no tracebacks
 
 
 def test_the_marker_chooses_the_tests_that_use_the_fixture(pytester, monkeypatch):
