@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import nn
 
-from robusteval.attacks.doubts import Subject, examine, state_of
+from robusteval.attacks.doubts import state_of
 from robusteval.attacks.objectives import Objective
 from robusteval.data.sets import ImageSet
-from robusteval.options import Count, Whole, options
+from robusteval.options import Count, options
 from robusteval.randomness import Stream
 from robusteval.tasks.ball import InBall
-from robusteval.tasks.predict import to_input
+from robusteval.tasks.examination import UNCHECKED, Checked, examined, subject_of
 from robusteval.tasks.task import Context, Observation, accuracy
 from robusteval.tasks.withstand import Stage, Stand, withstand, work
 
@@ -24,19 +23,17 @@ EXAMINATION = 200
 
 
 @options
-class RobustAccuracy(InBall, ABC):
+class RobustAccuracy(InBall, Checked, ABC):
     """Share of images that a network gets right clean and after attacks through itself, one after another.
 
     Attributes:
         limit: only so many images, from the first; None for all.
-        checked: images, from the first, on which `robusteval.attacks.doubts` examines the number; 0: it is unchecked.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
 
     limit: Count | None = None
-    checked: Whole = 100
 
     @abstractmethod
     def stages(self, rng: Stream, classes: int) -> list[Stage]:
@@ -67,35 +64,24 @@ class RobustAccuracy(InBall, ABC):
             key = f"{self.name} {branch}"
             stand = withstand(model, attacked, stages, self.threat, context, where=branch, key=key, keep=checked)
             place = {"branch": branch, "attack_branch": branch, **self.place}
-            measurement, outcomes = accuracy(self.name, "robust_accuracy", stand.robust, place)
-            update: dict[str, Any] = {"passes": sum(stand.passes.values()) / n, "note": _course(stand)}
+            observation, verdict = accuracy(self.name, "robust_accuracy", stand.robust, place), UNCHECKED
             if checked:
-                few = attacked.first(checked)
-                update["reasons"] = examine(
-                    Subject(
-                        model=model,
-                        attacked=model,
-                        x=to_input(few.images, context.device),
-                        y=few.labels.to(context.device),
-                        index=torch.arange(checked, device=context.device),
-                        classes=len(data.classes),
-                        threat=self.threat,
-                        robust=torch.from_numpy(stand.robust[:checked]).to(context.device),
-                        examples=stand.examples.to(context.device),
-                        rng=Stream.of(context.seed).at("doubts"),
-                        search=stages[0].search,
-                        losses=self.losses,
-                        precision=context.precision,
-                        others={other: network for other, network in models.items() if other != branch},
-                        before=before,
-                        images=n,
-                        available=data.available,
-                    )
+                subject = subject_of(
+                    model,
+                    attacked.first(checked),
+                    context,
+                    threat=self.threat,
+                    robust=stand.robust[:checked],
+                    examples=stand.examples,
+                    before=before,
+                    images=n,
+                    search=stages[0].search,
+                    losses=self.losses,
+                    others=models,
                 )
-                doubtful = any(reason.level == "doubt" for reason in update["reasons"])
-                update["trust"] = "flagged" if doubtful else "ok"
+                verdict = examined(subject)
                 context.progress.advance(checked * EXAMINATION)
-            yield Observation(measurement.model_copy(update=update), outcomes)
+            yield verdict.of(observation, passes=sum(stand.passes.values()) / n, note=_course(stand))
 
 
 def _course(stand: Stand) -> str:

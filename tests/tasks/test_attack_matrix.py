@@ -255,15 +255,12 @@ def test_the_mean_of_logits_leaves_its_networks_alone(line: Line, grains: ImageS
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (
-            "for branch, right in verdicts.right.items()}\n            yield",
-            "for branch, right in clean.items()}\n            yield",
-        ),
+        ("for branch, right in verdicts.right.items()}", "for branch, right in clean.items()}"),
         ("{branch: standing[branch] & right for", "{branch: right for"),  # the worst case over the last row alone
         (".mean(dim=0)", "[0]"),  # the mean of one branch
         ("self.search(context.seed)", "self.search(context.seed + 1)"),  # other starts than those of the task pgd
         ("judged(network, models", "judged(models['main'], models"),  # every row through the same branch
-        ("judged(MeanLogits(models.values())", "judged(models['aux']"),
+        ("(MEAN, MeanLogits(models.values()))", "(MEAN, models['aux'])"),
     ],
 )
 def test_planted_mistakes_are_found(old: str, new: str, grains: ImageSet, context: Context, mutant: Mutant) -> None:
